@@ -1,0 +1,58 @@
+/** What every suite produces: rows for a person and for a file. */
+
+/** One figure; `value` is the median of the rounds, `ratio` is value / baseline's value. */
+export interface BenchRow {
+  readonly suite: string;
+  readonly case: string;
+  readonly metric: string;
+  readonly unit: string;
+  readonly value: number;
+  readonly min: number;
+  readonly max: number;
+  /** What `ratio` is against. */
+  readonly baseline: string | null;
+  readonly ratio: number | null;
+}
+
+export interface Suite {
+  readonly name: string;
+  readonly describe: string;
+  run(options: { readonly quick: boolean; readonly log: (line: string) => void }): Promise<BenchRow[]>;
+}
+
+/** The p-th percentile (0 … 100) of the samples, by nearest rank. */
+export function percentile(samples: readonly number[], p: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil((p / 100) * sorted.length) - 1)] ?? Number.NaN;
+}
+
+/** Median, minimum and maximum of one figure over the rounds. */
+export function spread(rounds: readonly number[]): { value: number; min: number; max: number } {
+  return { value: percentile(rounds, 50), min: Math.min(...rounds), max: Math.max(...rounds) };
+}
+
+export function formatTable(rows: readonly BenchRow[]): string {
+  const cells = [
+    ['what', 'ours', 'beside it', 'ratio', 'spread'],
+    ...rows.map((row) => [
+      `${row.case}, ${row.metric}`,
+      `${format(row.value)} ${row.unit}`,
+      row.ratio === null ? '' : `${format(row.value / row.ratio)} ${row.unit} (${row.baseline ?? ''})`,
+      row.ratio === null ? '' : row.ratio.toFixed(2),
+      `${format(row.min)}–${format(row.max)}`,
+    ]),
+  ];
+  const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...cells.map((line) => line[column]?.length ?? 0)));
+  return cells
+    .map((line) =>
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+function format(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+}

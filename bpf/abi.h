@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * What the programs and user space agree on: every map key and value, and every number that crosses the border.
+ * src/datapath/abi.ts is the other side; a test compares the two through the BTF of the committed object, so a
+ * change here that is not made there fails.
+ *
+ * Addresses and ports are in network byte order. All other numbers are in host byte order.
+ */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#include <linux/types.h>
+
+/* IPv4 in the first word, the rest 0. */
+struct address {
+	__be32 word[4];
+};
+_Static_assert(sizeof(struct address) == 16, "struct address");
+
+/* As policy means it, seen from the endpoint; not the direction of a hook on some device. */
+enum direction {
+	DIRECTION_INGRESS = 0,
+	DIRECTION_EGRESS = 1,
+};
+
+enum family {
+	FAMILY_IPV4 = 4,
+	FAMILY_IPV6 = 6,
+};
+
+/* Why a packet was counted. User space shows the names; docs/reference/drop-reasons.md explains them. */
+enum reason {
+	REASON_FORWARDED = 0,
+	DROP_NO_ENDPOINT = 1,
+	DROP_NOT_PROGRAMMED = 2,
+	DROP_POLICY = 3,
+	DROP_NON_IP = 4,
+	DROP_TRUNCATED = 5,
+	DROP_MALFORMED = 6,
+	DROP_EXTENSION_HEADERS = 7,
+	DROP_SOURCE_ROUTE = 8,
+	DROP_FRAGMENT_UNKNOWN = 9,
+	DROP_CONNTRACK_FULL = 10,
+};
+
+/* Identities with a fixed meaning. 0 never names anyone: in a policy entry it stands for "any". */
+enum reserved_identity {
+	IDENTITY_ANY = 0,
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
+};
+
+enum policy_action {
+	ACTION_ALLOW = 1,
+};
+
+enum endpoint_flag {
+	ENDPOINT_PROGRAMMED = 1,
+	ENDPOINT_ISOLATED_INGRESS = 2,
+	ENDPOINT_ISOLATED_EGRESS = 4,
+};
+
+enum conntrack_flag {
+	CONNTRACK_REPLIED = 1, /* a packet was seen against the original direction */
+	CONNTRACK_FIN_ORIGINAL = 2,
+	CONNTRACK_FIN_REPLY = 4,
+	CONNTRACK_RST = 8,
+};
+
+/*
+ * endpoints: endpoint id -> struct endpoint. One element update is atomic for readers, so policy, isolation and
+ * revision change together, in one step: policy_id names a set of entries in the `policy` map that is complete
+ * before this points to it, and never changes afterwards. No policy_id is ever used twice, and later ones are larger, so it also serves as the policy revision that conntrack entries are judged under.
+ */
+struct endpoint {
+	__u32 policy_id;
+	__u32 flags; /* enum endpoint_flag */
+};
+_Static_assert(sizeof(struct endpoint) == 8, "struct endpoint");
+
+/*
+ * policy: what an endpoint's policy allows, as a longest-prefix trie. The order of the fields follows from how they
+ * match: policy_id, identity and direction are always exact; then comes what may be left open from the end: the
+ * port, wholly or to a power-of-two range, and with the whole port also the protocol. "Any identity" can not be a
+ * prefix (it would open what follows it), so it is identity 0 and a second lookup.
+ *
+ * One trie for all endpoints, rather than a trie each inside a hash of maps, since an update of a map in map makes
+ * the kernel wait for an RCU grace period (maybe_wait_bpf_programs(), measured 8-16 ms for each update).
+ */
+struct policy_key {
+	__u32 prefix_len; /* POLICY_EXACT_BITS + 0, 8 (protocol) or 8 + 0..16 (port) */
+	__u32 policy_id;
+	__u32 identity;
+	__u8 direction;
+	__u8 protocol;
+	__be16 port; /* the destination's, whichever the direction */
+};
+_Static_assert(sizeof(struct policy_key) == 16, "struct policy_key");
+
+#define POLICY_EXACT_BITS (32 + 32 + 8)
+#define POLICY_FULL_BITS (POLICY_EXACT_BITS + 8 + 16)
+
+struct policy_value {
+	__u32 rule_id;
+	__u8 action;     /* enum policy_action */
+	__u8 prefix_len; /* of the key; a lookup does not tell which entry it found */
+	__u16 pad;
+};
+_Static_assert(sizeof(struct policy_value) == 8, "struct policy_value");
+
+/* ipcache: address -> identity. The family is matched exactly, so that ::/0 says nothing about IPv4. */
+struct ipcache_key {
+	__u32 prefix_len; /* IPCACHE_EXACT_BITS + the length of the address prefix */
+	__u8 family;
+	__u8 pad[3];
+	struct address address;
+};
+_Static_assert(sizeof(struct ipcache_key) == 24, "struct ipcache_key");
+
+#define IPCACHE_EXACT_BITS 32
+
+struct ipcache_value {
+	__u32 identity;
+};
+_Static_assert(sizeof(struct ipcache_value) == 4, "struct ipcache_value");
+
+/*
+ * conntrack: one key for both directions of a connection, because it says "local" and "remote" instead of source
+ * and destination. ICMP echo stores the identifier as the port of whoever asks, and 0 as the other port, so that a
+ * request is never taken for the answer to a request.
+ */
+struct conntrack_key {
+	__u32 endpoint_id;
+	struct address local_address;
+	struct address remote_address;
+	__be16 local_port;
+	__be16 remote_port;
+	__u8 family;
+	__u8 protocol;
+	__u16 pad;
+};
+_Static_assert(sizeof(struct conntrack_key) == 44, "struct conntrack_key");
+
+struct conntrack_entry {
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC; up to CONNTRACK_REFRESH_NS late */
+	__u32 revision;     /* policy_id + epoch at the last judgement */
+	__u32 rule_id;      /* the entry that allowed it, 0 when no policy applied */
+	__u32 identity;     /* of the remote side at the last judgement, 0 when nobody asked */
+	__u8 direction;     /* of the packet that opened it */
+	__u8 flags;         /* enum conntrack_flag */
+	__u16 pad;
+};
+_Static_assert(sizeof(struct conntrack_entry) == 24, "struct conntrack_entry");
+
+/* fragments: the ports of a datagram's first fragment, for the ones that follow. */
+struct fragment_key {
+	__u32 endpoint_id;
+	struct address source;
+	struct address destination;
+	__be32 id;
+	__u8 family;
+	__u8 protocol;
+	__u8 direction;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct fragment_key) == 44, "struct fragment_key");
+
+struct fragment_value {
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 kind;     /* enum packet_kind */
+	__u8 protocol; /* after all extension headers, which later fragments may not have */
+	__u16 pad;
+};
+_Static_assert(sizeof(struct fragment_value) == 8, "struct fragment_value");
+
+struct metrics_key {
+	__u32 endpoint_id;
+	__u16 reason; /* enum reason */
+	__u8 direction;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct metrics_key) == 8, "struct metrics_key");
+
+struct metrics_value {
+	__u64 packets;
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct metrics_value) == 16, "struct metrics_value");
+
+/*
+ * clock: one element for each CPU, the time as of this tick. Reading the clock for each packet costs as much as a map
+ * lookup (measured 45 ns); ticks are a cheap way to tell that it is time to read it again.
+ */
+struct clock {
+	__u64 jiffies;
+	__u64 now_ns; /* CLOCK_MONOTONIC */
+};
+_Static_assert(sizeof(struct clock) == 16, "struct clock");
+
+/* config: one element. The epoch grows whenever the ipcache changes, and so makes every connection be judged again. */
+struct config {
+	__u32 epoch;
+	__u32 abi_version;
+	__u32 last_policy_id; /* for user space: no id is used twice while these maps live */
+};
+_Static_assert(sizeof(struct config) == 12, "struct config");
+
+/* Raised with every change of this file that makes pinned maps of an earlier version useless. */
+#define ABI_VERSION 1
+
+#endif

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * From bytes to a struct packet. Nothing here looks at a map.
+ *
+ * One idiom for bounds: cursor_read() copies the next bytes and moves on, or says there are none. It copies with
+ * bpf_skb_load_bytes(), so that it does not matter whether the driver put the bytes into the linear part of the skb,
+ * and the verifier never has to reason about a pointer plus a variable offset.
+ *
+ * Every function returns 0 or the enum reason to drop for.
+ */
+#ifndef SLUICE_PARSE_H
+#define SLUICE_PARSE_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "abi.h"
+
+/* RFC 8200 section 4.1 recommends each header at most once: that is seven; nobody has a use for more. */
+#define EXTENSION_HEADERS_MAX 7
+
+enum packet_kind {
+	PACKET_FLOW = 0,     /* has a connection, to be found by its ports */
+	PACKET_OPENING = 1,  /* starts a connection, whatever conntrack says */
+	PACKET_ERROR = 2,    /* an ICMP error about another packet, which begins at `inner` */
+	PACKET_SINGLE = 3,   /* belongs to no connection */
+	PACKET_LINK = 4,     /* neighbour discovery or ARP: needed before there can be any policy */
+	PACKET_FRAGMENT = 5, /* a fragment without the ports: fragment.h finds out the rest */
+	PACKET_NON_IP = 6,
+};
+
+struct cursor {
+	struct __sk_buff *skb;
+	__u32 offset;
+};
+
+struct packet {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 family;
+	__u8 protocol;
+	__u8 tcp_flags;
+	__u8 first_fragment;
+	__u32 kind;
+	__be32 fragment_id;
+	__u32 inner;
+};
+
+struct ipv4_header {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 total_len;
+	__be16 id;
+	__be16 fragment;
+	__u8 ttl;
+	__u8 protocol;
+	__be16 checksum;
+	__be32 source;
+	__be32 destination;
+};
+_Static_assert(sizeof(struct ipv4_header) == 20, "RFC 791 section 3.1");
+
+struct ipv6_header {
+	__be32 version_class_label;
+	__be16 payload_len;
+	__u8 next_header;
+	__u8 hop_limit;
+	struct address source;
+	struct address destination;
+};
+_Static_assert(sizeof(struct ipv6_header) == 40, "RFC 8200 section 3");
+
+struct extension_header {
+	__u8 next_header;
+	__u8 length;
+	__be16 fragment; /* RFC 8200 section 4.5; in a routing header: type, segments left */
+	__be32 fragment_id;
+};
+_Static_assert(sizeof(struct extension_header) == 8, "RFC 8200 section 4.2");
+
+/* UDP; the start of SCTP, TCP and, read differently, ICMP. */
+struct transport_header {
+	__be16 source_port;
+	__be16 destination_port;
+	__be32 second_word; /* SCTP: the verification tag; ICMP echo: identifier, sequence */
+};
+_Static_assert(sizeof(struct transport_header) == 8, "RFC 768");
+
+struct tcp_header {
+	__be16 source_port;
+	__be16 destination_port;
+	__be32 sequence;
+	__be32 acknowledged;
+	__u8 data_offset;
+	__u8 flags;
+	__be16 window;
+	__be16 checksum;
+	__be16 urgent;
+};
+_Static_assert(sizeof(struct tcp_header) == 20, "RFC 9293 section 3.1");
+
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_FRAGMENT_OFFSET 0x1fff
+#define IPV6_MORE_FRAGMENTS 0x0001
+#define IPV6_FRAGMENT_OFFSET 0xfff8
+
+#define TCP_HEADER_MIN 20
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+#define ICMP_ECHO_REPLY 0
+#define ICMP_UNREACHABLE 3
+#define ICMP_ECHO_REQUEST 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+
+#define ICMPV6_ERROR_LAST 4
+#define ICMPV6_ECHO_REQUEST 128
+#define ICMPV6_ECHO_REPLY 129
+#define ICMPV6_LISTENER_QUERY 130
+#define ICMPV6_LISTENER_DONE 132
+#define ICMPV6_ROUTER_SOLICITATION 133
+#define ICMPV6_REDIRECT 137
+#define ICMPV6_LISTENER_REPORT_V2 143
+
+#define PROTOCOL_HOP_BY_HOP 0
+#define PROTOCOL_ROUTING 43
+#define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_AUTHENTICATION 51
+#define PROTOCOL_ICMPV6 58
+#define PROTOCOL_NO_NEXT_HEADER 59
+#define PROTOCOL_DESTINATION_OPTIONS 60
+#define PROTOCOL_MOBILITY 135
+#define PROTOCOL_HIP 139
+#define PROTOCOL_SHIM6 140
+
+static __always_inline int cursor_read(struct cursor *cursor, void *to, __u32 bytes)
+{
+	if (bpf_skb_load_bytes(cursor->skb, cursor->offset, to, bytes) < 0)
+		return DROP_TRUNCATED;
+	cursor->offset += bytes;
+	return 0;
+}
+
+static __always_inline int address_equal(const struct address *a, const struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+/* ICMP type and code are the first two bytes of the header. */
+static __always_inline __u8 icmp_type(const struct transport_header *header)
+{
+	return *(const __u8 *)&header->source_port;
+}
+
+static __always_inline __u8 icmp_code(const struct transport_header *header)
+{
+	return *((const __u8 *)&header->source_port + 1);
+}
+
+static __always_inline void packet_set_echo(struct packet *packet, __be16 id, int is_request)
+{
+	packet->source_port = is_request ? id : 0;
+	packet->destination_port = is_request ? 0 : id;
+	packet->kind = PACKET_FLOW;
+}
+
+/* Redirect and source quench are left out of the errors: no connection needs them, and they can do harm. */
+static __always_inline void parse_icmp(struct packet *packet, const struct transport_header *header,
+				       __u32 inner)
+{
+	__u8 type = icmp_type(header);
+
+	packet->kind = PACKET_SINGLE;
+	if (type == ICMP_ECHO_REQUEST || type == ICMP_ECHO_REPLY) {
+		packet_set_echo(packet, *(const __be16 *)&header->second_word, type == ICMP_ECHO_REQUEST);
+	} else if (type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM) {
+		packet->kind = PACKET_ERROR;
+		packet->inner = inner;
+	}
+}
+
+/*
+ * Neighbour discovery is to IPv6 what ARP is to IPv4. RFC 4861 section 7: a hop limit of 255 proves that no router
+ * forwarded it; the code is always 0. Listener reports (RFC 3810 section 5: hop limit 1, link-scope groups) make
+ * switches that snoop deliver the multicast that neighbour discovery uses; they are let through as far as a
+ * link-scope group only.
+ */
+static __always_inline int is_link_control(const struct packet *packet, __u8 type, __u8 code, __u8 hop_limit)
+{
+	if (type >= ICMPV6_ROUTER_SOLICITATION && type <= ICMPV6_REDIRECT)
+		return hop_limit == 255 && code == 0;
+	if ((type >= ICMPV6_LISTENER_QUERY && type <= ICMPV6_LISTENER_DONE) || type == ICMPV6_LISTENER_REPORT_V2)
+		return hop_limit == 1 && (packet->destination.word[0] & bpf_htonl(0xff0f0000)) == bpf_htonl(0xff020000);
+	return 0;
+}
+
+static __always_inline void parse_icmpv6(struct packet *packet, const struct transport_header *header,
+					 __u32 inner, __u8 hop_limit)
+{
+	__u8 type = icmp_type(header);
+
+	packet->kind = PACKET_SINGLE;
+	if (type == ICMPV6_ECHO_REQUEST || type == ICMPV6_ECHO_REPLY) {
+		packet_set_echo(packet, *(const __be16 *)&header->second_word, type == ICMPV6_ECHO_REQUEST);
+	} else if (type >= 1 && type <= ICMPV6_ERROR_LAST) {
+		packet->kind = PACKET_ERROR;
+		packet->inner = inner;
+	} else if (is_link_control(packet, type, icmp_code(header), hop_limit)) {
+		packet->kind = PACKET_LINK;
+	}
+}
+
+/* A first fragment must hold the whole header, or a later one could supply the flags (RFC 3128). */
+static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packet)
+{
+	struct tcp_header header;
+	int reason;
+
+	reason = cursor_read(cursor, &header, sizeof(header));
+	if (reason)
+		return reason;
+	packet->source_port = header.source_port;
+	packet->destination_port = header.destination_port;
+	packet->tcp_flags = header.flags;
+	if ((header.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		packet->kind = PACKET_OPENING;
+	return 0;
+}
+
+/*
+ * A SYN without ACK (above), and an SCTP packet with verification tag 0 (RFC 9260 section 8.5.1: an INIT), open a connection
+ * even where conntrack knows one with the same tuple: they are never a reply.
+ */
+static __always_inline int parse_transport(struct cursor *cursor, struct packet *packet, __u8 hop_limit)
+{
+	struct transport_header header;
+	int reason;
+
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return parse_tcp(cursor, packet);
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+	case IPPROTO_ICMP:
+	case PROTOCOL_ICMPV6:
+		break;
+	default:
+		return 0;
+	}
+	reason = cursor_read(cursor, &header, sizeof(header));
+	if (reason)
+		return reason;
+	if (packet->protocol == IPPROTO_ICMP && packet->family == FAMILY_IPV4) {
+		parse_icmp(packet, &header, cursor->offset);
+		return 0;
+	}
+	if (packet->protocol == PROTOCOL_ICMPV6 && packet->family == FAMILY_IPV6) {
+		parse_icmpv6(packet, &header, cursor->offset, hop_limit);
+		return 0;
+	}
+	if (packet->protocol == IPPROTO_ICMP || packet->protocol == PROTOCOL_ICMPV6)
+		return 0; /* ICMP of the other family: a protocol like any other, without ports */
+	packet->source_port = header.source_port;
+	packet->destination_port = header.destination_port;
+	if (packet->protocol == IPPROTO_SCTP && header.second_word == 0)
+		packet->kind = PACKET_OPENING;
+	return 0;
+}
+
+/* A TCP fragment at offset 8 could overwrite the flags of the first one (RFC 3128 section 2). */
+static __always_inline int parse_later_fragment(struct packet *packet, __u32 offset_bytes)
+{
+	packet->kind = PACKET_FRAGMENT;
+	return packet->protocol == IPPROTO_TCP && offset_bytes < TCP_HEADER_MIN ? DROP_MALFORMED : 0;
+}
+
+/* Total length 0 is what the kernel writes into packets of more than 64 KiB that segmentation offload will cut. */
+static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet, struct ipv4_header header)
+{
+	__u32 start = cursor->offset, header_len, total_len;
+	__u16 fragment;
+
+	header_len = (header.version_ihl & 0x0f) * 4;
+	total_len = bpf_ntohs(header.total_len);
+	if (header.version_ihl >> 4 != 4 || header_len < sizeof(header))
+		return DROP_MALFORMED;
+	if (total_len < header_len && !(total_len == 0 && cursor->skb->gso_size))
+		return DROP_MALFORMED;
+	if (start + total_len > cursor->skb->len)
+		return DROP_TRUNCATED;
+
+	packet->family = FAMILY_IPV4;
+	packet->protocol = header.protocol;
+	packet->source.word[0] = header.source;
+	packet->destination.word[0] = header.destination;
+	cursor->offset = start + header_len;
+
+	fragment = bpf_ntohs(header.fragment);
+	packet->fragment_id = header.id;
+	if (fragment & IPV4_FRAGMENT_OFFSET)
+		return parse_later_fragment(packet, (fragment & IPV4_FRAGMENT_OFFSET) * 8);
+	packet->first_fragment = !!(fragment & IPV4_MORE_FRAGMENTS);
+	return parse_transport(cursor, packet, header.ttl);
+}
+
+/* One bit for each type: a switch would have the verifier follow each of them on its own. */
+static __always_inline int is_extension(__u8 type)
+{
+	const __u64 low = 1ULL << PROTOCOL_HOP_BY_HOP | 1ULL << PROTOCOL_ROUTING | 1ULL << PROTOCOL_FRAGMENT |
+			  1ULL << PROTOCOL_AUTHENTICATION | 1ULL << PROTOCOL_DESTINATION_OPTIONS;
+	const __u64 high = 1ULL << (PROTOCOL_MOBILITY - 128) | 1ULL << (PROTOCOL_HIP - 128) |
+			   1ULL << (PROTOCOL_SHIM6 - 128);
+
+	if (type & 0x40)
+		return 0;
+	return (type & 0x80 ? high : low) >> (type & 0x3f) & 1;
+}
+
+/*
+ * Steps over one extension header. Returns 0 when it did, 1 when `*next` is no extension header, or a negated
+ * reason. A routing header with segments left has a destination that is not the final one, and policy would judge
+ * the wrong address: it is dropped.
+ */
+static __always_inline int parse_extension(struct cursor *cursor, struct packet *packet, __u8 *next,
+					   __u16 *fragment)
+{
+	struct extension_header header;
+	__u32 start = cursor->offset;
+	__u8 type = *next;
+
+	if (!is_extension(type))
+		return 1;
+	if (cursor_read(cursor, &header, sizeof(header)))
+		return -DROP_TRUNCATED;
+	*next = header.next_header;
+	if (type == PROTOCOL_FRAGMENT) {
+		*fragment = bpf_ntohs(header.fragment);
+		packet->fragment_id = header.fragment_id;
+		return 0;
+	}
+	if (type == PROTOCOL_ROUTING && (bpf_ntohs(header.fragment) & 0xff))
+		return -DROP_SOURCE_ROUTE;
+	/* RFC 4302 section 2.2: the authentication header counts in 4 bytes, minus 2; all others in 8, minus 1. */
+	cursor->offset = start + (type == PROTOCOL_AUTHENTICATION ? (header.length + 2) * 4
+								    : (header.length + 1) * 8);
+	return 0;
+}
+
+static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *packet)
+{
+	__u32 start = cursor->offset, payload_len;
+	struct ipv6_header header;
+	__u16 fragment = 0;
+	int reason, step = 0;
+	__u8 next;
+
+	reason = cursor_read(cursor, &header, sizeof(header));
+	if (reason)
+		return reason;
+	payload_len = bpf_ntohs(header.payload_len);
+	if ((bpf_ntohl(header.version_class_label) >> 28) != 6)
+		return DROP_MALFORMED;
+	if (start + sizeof(header) + payload_len > cursor->skb->len)
+		return DROP_TRUNCATED;
+	packet->family = FAMILY_IPV6;
+	packet->source = header.source;
+	packet->destination = header.destination;
+
+	next = header.next_header;
+	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
+		step = parse_extension(cursor, packet, &next, &fragment);
+		/* What follows the fragment header of a later fragment is the middle of something. */
+		if (step || (fragment & IPV6_FRAGMENT_OFFSET))
+			break;
+	}
+	if (step < 0)
+		return -step;
+	packet->protocol = next;
+	if (fragment & IPV6_FRAGMENT_OFFSET)
+		return parse_later_fragment(packet, fragment & IPV6_FRAGMENT_OFFSET);
+	if (step == 0)
+		return DROP_EXTENSION_HEADERS;
+	if (next == PROTOCOL_NO_NEXT_HEADER)
+		return DROP_MALFORMED;
+	packet->first_fragment = !!(fragment & IPV6_MORE_FRAGMENTS);
+	return parse_transport(cursor, packet, header.hop_limit);
+}
+
+/*
+ * Ethernet, and the 20 bytes that every frame with something in it has. The ethertype is the one on the wire:
+ * skb->protocol is what a raw socket claims.
+ */
+struct frame_start {
+	__u16 pad; /* puts the addresses where one load each can read them */
+	__u8 destination_mac[6];
+	__u8 source_mac[6];
+	__be16 ethertype;
+	struct ipv4_header ipv4;
+};
+_Static_assert(sizeof(struct frame_start) == 2 + ETH_HLEN + sizeof(struct ipv4_header), "no gaps");
+
+/* `packet` is zeroed by the caller. */
+static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	struct cursor cursor = {.skb = skb};
+	struct frame_start start;
+	int reason;
+
+	reason = cursor_read(&cursor, start.destination_mac, sizeof(start) - sizeof(start.pad));
+	if (reason)
+		return reason;
+	cursor.offset = ETH_HLEN;
+	switch (start.ethertype) {
+	case bpf_htons(ETH_P_IP):
+		return parse_ipv4(&cursor, packet, start.ipv4);
+	case bpf_htons(ETH_P_IPV6):
+		return parse_ipv6(&cursor, packet);
+	case bpf_htons(ETH_P_ARP):
+		packet->kind = PACKET_LINK;
+		return 0;
+	default:
+		packet->kind = PACKET_NON_IP;
+		return 0;
+	}
+}
+
+/*
+ * The packet that an ICMP error quotes: the header and at least 8 bytes (RFC 792, RFC 4443 section 3). `inner` has
+ * the family of `outer`. Extension headers are not walked here: an error about such a packet is judged on its own.
+ * Returns 0 when `inner` describes the quoted packet.
+ */
+static __always_inline int parse_quoted(struct __sk_buff *skb, const struct packet *outer, struct packet *inner)
+{
+	struct cursor cursor = {.skb = skb, .offset = outer->inner};
+	struct transport_header transport;
+	int is_request;
+
+	inner->family = outer->family;
+	if (outer->family == FAMILY_IPV4) {
+		struct ipv4_header header;
+		__u32 start = cursor.offset;
+
+		if (cursor_read(&cursor, &header, sizeof(header)) || (header.version_ihl >> 4) != 4)
+			return DROP_MALFORMED;
+		if (bpf_ntohs(header.fragment) & IPV4_FRAGMENT_OFFSET)
+			return DROP_MALFORMED;
+		cursor.offset = start + (header.version_ihl & 0x0f) * 4;
+		inner->protocol = header.protocol;
+		inner->source.word[0] = header.source;
+		inner->destination.word[0] = header.destination;
+	} else {
+		struct ipv6_header header;
+
+		if (cursor_read(&cursor, &header, sizeof(header)))
+			return DROP_MALFORMED;
+		inner->protocol = header.next_header;
+		inner->source = header.source;
+		inner->destination = header.destination;
+	}
+	if (cursor_read(&cursor, &transport, sizeof(transport)))
+		return DROP_MALFORMED;
+	switch (inner->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		inner->source_port = transport.source_port;
+		inner->destination_port = transport.destination_port;
+		return 0;
+	case IPPROTO_ICMP:
+	case PROTOCOL_ICMPV6:
+		is_request = icmp_type(&transport) == ICMP_ECHO_REQUEST || icmp_type(&transport) == ICMPV6_ECHO_REQUEST;
+		packet_set_echo(inner, *(const __be16 *)&transport.second_word, is_request);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+#ifndef SLUICE_POLICY_H
+#define SLUICE_POLICY_H
+
+#include "ipcache.h"
+#include "maps.h"
+
+struct judgement {
+	__u32 rule_id;
+	__u32 identity;
+};
+
+static __always_inline struct policy_value *policy_lookup(struct policy_key *key, __u32 identity)
+{
+	key->identity = identity;
+	return bpf_map_lookup_elem(&policy, key);
+}
+
+/*
+ * Judges the connection `key` as opened in `direction`; the port is that of the side that was called. Order:
+ *   1. a direction that no policy isolates allows everything;
+ *   2. the node may always reach its pods (Kubernetes, "Network Policies": "traffic to and from the node where a Pod
+ *      is running is always allowed"; kubelet's probes need it);
+ *   3. of the entry for the peer's identity and the entry for any identity, the one with the longer prefix, and when
+ *      they are equally long the first, decides;
+ *   4. what nothing allows is dropped.
+ */
+static __always_inline int policy_judge(const struct endpoint *endpoint, const struct conntrack_key *key,
+					__u8 direction, struct judgement *judgement)
+{
+	__u32 isolated = direction == DIRECTION_EGRESS ? ENDPOINT_ISOLATED_EGRESS : ENDPOINT_ISOLATED_INGRESS;
+	struct policy_key policy_key = {.prefix_len = POLICY_FULL_BITS};
+	struct policy_value *exact, *any, *entry;
+
+	if (!(endpoint->flags & isolated))
+		return 0;
+	judgement->identity = ipcache_lookup(key->family, &key->remote_address);
+	if (direction == DIRECTION_INGRESS && judgement->identity == IDENTITY_HOST)
+		return 0;
+
+	policy_key.policy_id = endpoint->policy_id;
+	policy_key.direction = direction;
+	policy_key.protocol = key->protocol;
+	policy_key.port = direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
+	exact = policy_lookup(&policy_key, judgement->identity);
+	any = policy_lookup(&policy_key, IDENTITY_ANY);
+	entry = exact;
+	if (any && (!exact || any->prefix_len > exact->prefix_len))
+		entry = any;
+	if (!entry || entry->action != ACTION_ALLOW)
+		return DROP_POLICY;
+	judgement->rule_id = entry->rule_id;
+	return 0;
+}
+
+#endif

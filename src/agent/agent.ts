@@ -1,0 +1,313 @@
+/**
+ * The node agent. Start and stop are phases; each undoes its own in the reverse order.
+ *
+ *   lock → records and kernel state → adopt what runs → API informers → reconcilers → health → CNI socket
+ *
+ * The CNI socket opens last, so a call never meets a half-started agent. On stop nothing is detached: what is in force
+ * stays in force until the next agent takes over.
+ */
+import { mkdirSync } from 'node:fs';
+import type { FastifyInstance } from 'fastify';
+import { apiVersionOf, networkPolicies, pods } from '../api/resources.ts';
+import { createCoordinatorPlugin } from '../cni/coordinator.ts';
+import type { PluginTable } from '../cni/invoke.ts';
+import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
+import { createIpamPlugin } from '../cni/ipam.ts';
+import { createSluicePlugin } from '../cni/sluice.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
+import { SluiceError } from '../core/error.ts';
+import type { Logger } from '../core/log.ts';
+import { createKubeClient, type KubeClient } from '../kube/client.ts';
+import type { KubeConfig } from '../kube/config.ts';
+import { EventRecorder } from '../kube/event-recorder.ts';
+import { BandwidthReconciler } from './bandwidth-reconciler.ts';
+import { ClusterView, type PodRef } from './cluster-view.ts';
+import { CniServer } from './cni-server.ts';
+import { EndpointDatapath } from './endpoint-datapath.ts';
+import { EndpointTable } from './endpoint-lifecycle.ts';
+import { EndpointStore } from './endpoint-store.ts';
+import { buildHealthServer, parseListenAddress } from './health.ts';
+import { InstanceLock } from './instance-lock.ts';
+import { openKernelParts, type KernelParts } from './kernel-parts.ts';
+import { agentLimits } from './limits.ts';
+import { AgentMetrics } from './metrics.ts';
+import { PeriodicTask } from './periodic-task.ts';
+import { PolicyReconciler } from './policy-reconciler.ts';
+
+export interface AgentOptions {
+  readonly kubeConfig: KubeConfig;
+  /** This node's name, as its Node object has it. */
+  readonly nodeName: string;
+  /** Directory on a bpffs for pinned programs, links and maps; made if absent. */
+  readonly bpffsDir: string;
+  /** Directory for endpoint records; made if absent. */
+  readonly stateDir: string;
+  readonly cniSocketPath: string;
+  /** "127.0.0.1:9879"; absent: no HTTP. */
+  readonly healthAddress?: string | undefined;
+  /** Namespace of attachments that are named without one. */
+  readonly attachmentNamespace?: string | undefined;
+  /** "namespace/name": the attachment of pods that name none. */
+  readonly clusterNetwork?: string | undefined;
+  readonly log: Logger;
+  readonly clock?: Clock | undefined;
+}
+
+export interface Agent {
+  /** Where /healthz, /readyz and /metrics are served; undefined without HTTP. */
+  readonly healthUrl: string | undefined;
+  /** Finishes running CNI operations, leaves enforcement in place, gives everything else back. */
+  stop(): Promise<void>;
+}
+
+/** Resolves when CNI calls are served; the informers may still be on their way (see /readyz). */
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const undo: (() => Promise<void> | void)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    const healthUrl = await start(options, undo);
+    options.log.info({ node: options.nodeName, socket: options.cniSocketPath, healthUrl }, 'agent started');
+    return { healthUrl, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]): Promise<string | undefined> {
+  const { log, stateDir } = options;
+  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  const lock = await InstanceLock.acquire(stateDir);
+  undo.push(() => lock.release());
+
+  const kernel = openKernelParts({ bpffsDir: options.bpffsDir, log });
+  undo.push(() => kernel[Symbol.dispose]());
+  const store = EndpointStore.open(stateDir, log);
+  const client = createKubeClient(options.kubeConfig);
+  undo.push(() => client.close());
+
+  const parts = assemble(options, kernel, store, client);
+  // Before the API answers: pods that ended meanwhile go, hooks that were removed come back.
+  const adopted = parts.endpoints.inspect();
+  log.info(adopted, 'endpoints adopted');
+
+  const ending = new AbortController();
+  const loops = [
+    parts.cluster.start(ending.signal),
+    parts.policy.start(ending.signal),
+    ...parts.tasks.map((task) => task.start(ending.signal)),
+  ];
+  undo.push(async () => {
+    ending.abort(new Error('the agent stops'));
+    await Promise.allSettled(loops);
+    await Promise.race([parts.events.flush(), new Promise((resolve) => setTimeout(resolve, 2_000).unref())]);
+  });
+  const health = await listenHealth(options.healthAddress, parts.health);
+  if (health !== undefined) undo.push(() => health.app.close());
+  const cni = await CniServer.listen({
+    socketPath: options.cniSocketPath,
+    plugins: parts.plugins,
+    onAnswered: parts.onAnswered,
+  });
+  undo.push(() => cni.stop());
+  return health?.url;
+}
+
+interface Parts {
+  readonly cluster: ClusterView;
+  readonly policy: PolicyReconciler;
+  readonly endpoints: EndpointTable;
+  readonly events: EventRecorder;
+  readonly tasks: readonly PeriodicTask[];
+  readonly health: FastifyInstance;
+  readonly plugins: PluginTable;
+  readonly onAnswered: OnAnswered;
+}
+
+type OnAnswered = Parameters<typeof CniServer.listen>[0]['onAnswered'];
+
+function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointStore, client: KubeClient): Parts {
+  const { log, nodeName, clock = systemClock } = options;
+  const events = new EventRecorder({ client, component: 'sluice-agent', host: nodeName, clock, log });
+  const cluster = new ClusterView({ client, clock, log });
+  const metrics = new AgentMetrics({
+    counters: () => kernel.counters(),
+    endpointCount: () => store.list().length,
+    informerSynced: () => cluster.informerSynced(),
+  });
+  const common = { cluster, store, kernel, events, metrics, clock, log, nodeName };
+  const policy = policyReconciler(common);
+  const bandwidth = bandwidthReconciler(common);
+  const endpoints = new EndpointTable({
+    ...{ store, cluster, policy, bandwidth, clock, log },
+    datapath: new EndpointDatapath(kernel.hooks),
+    onRepaired: (record, findings) => {
+      metrics.endpointRepairs.inc();
+      warnPod(events, record.pod, 'NetworkRepaired', `put back what had been removed: ${findings.join('; ')}`);
+    },
+  });
+  const periodic = { intervalMs: agentLimits.endpointCheckMs, clock, log };
+  const inspection = new PeriodicTask({
+    ...periodic,
+    name: 'endpoint inspection',
+    run: (signal) => endpoints.inspectInTurns(signal),
+  });
+  const limits = new PeriodicTask({ ...periodic, name: 'bandwidth', run: () => bandwidth.run() });
+  cluster.onChange(() => {
+    policy.markDirty();
+    limits.markDirty();
+  });
+  return {
+    ...{ cluster, policy, endpoints, events },
+    tasks: [inspection, limits],
+    health: buildHealthServer({
+      liveness: () => ({ agent: [] }),
+      readiness: () => ({
+        api: cluster.unavailable(),
+        addresses: cluster.addressesUnavailable(),
+        policy: policy.problems(),
+      }),
+      metrics: metrics.registry,
+    }),
+    plugins: pluginTable(options, { client, cluster, endpoints, store, clock }),
+    onAnswered: answeredObserver(log, metrics),
+  };
+}
+
+interface Common {
+  readonly cluster: ClusterView;
+  readonly store: EndpointStore;
+  readonly kernel: KernelParts;
+  readonly events: EventRecorder;
+  readonly metrics: AgentMetrics;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly nodeName: string;
+}
+
+function policyReconciler({ cluster, store, kernel, events, metrics, clock, log, nodeName }: Common): PolicyReconciler {
+  return new PolicyReconciler({
+    ...{ cluster, clock, log, nodeName },
+    maps: kernel.policyMaps,
+    endpoints: () => store.list(),
+    onDiagnostic: ({ namespace, policy: name, code, field, message, remedy }) => {
+      const about = { apiVersion: apiVersionOf(networkPolicies), kind: networkPolicies.kind, namespace, name };
+      events.record({ about, type: 'Warning', reason: eventReason(code), message: `${field}: ${message}; ${remedy}` });
+    },
+    onRun: (outcome, durationMs) => {
+      metrics.policyRuns.inc({ outcome });
+      metrics.policyDuration.observe(durationMs / 1000);
+    },
+  });
+}
+
+function bandwidthReconciler({ cluster, store, kernel, events, log }: Common): BandwidthReconciler {
+  return new BandwidthReconciler({
+    log,
+    shaper: kernel.shaper,
+    endpoints: () => store.list(),
+    podOf: (record) => {
+      const pod = cluster.synced ? cluster.podOf(record.pod) : undefined;
+      return pod && { ...record.pod, annotations: pod.metadata?.annotations ?? {} };
+    },
+    warnPod: (pod, reason, message) => warnPod(events, pod, reason, message),
+  });
+}
+
+function warnPod(events: EventRecorder, pod: PodRef, reason: string, message: string): void {
+  const { namespace, name, uid } = pod;
+  events.record({
+    about: { apiVersion: 'v1', kind: pods.kind, namespace, name, uid },
+    type: 'Warning',
+    reason,
+    message,
+  });
+}
+
+function pluginTable(
+  options: AgentOptions,
+  parts: {
+    readonly client: KubeClient;
+    readonly cluster: ClusterView;
+    readonly endpoints: EndpointTable;
+    readonly store: EndpointStore;
+    readonly clock: Clock;
+  },
+): PluginTable {
+  const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
+  const { client, cluster, endpoints, store, clock } = parts;
+  const sluice = createSluicePlugin({ endpoints, log });
+  const ipam = createKubeIpamDeps({
+    client,
+    nodeName,
+    pools: cluster.pools,
+    pods: cluster.pods,
+    namespaces: cluster.namespaces,
+    nodes: cluster.nodes,
+    attachmentNamespace,
+    clusterNetwork,
+    attachments: () =>
+      store.list().map((record) => ({
+        containerId: record.containerId,
+        interface: record.ifName,
+        podUid: record.pod.uid,
+        network: record.networkName,
+      })),
+    clock,
+    log,
+  });
+  return {
+    sluice,
+    'cilium-cni': sluice,
+    spiderpool: createIpamPlugin(ipam),
+    coordinator: createCoordinatorPlugin({
+      log,
+      onInterface: async ({ containerId, interfaceName }) => endpoints.addInterface(containerId, interfaceName),
+    }),
+  };
+}
+
+function answeredObserver(log: Logger, metrics: AgentMetrics): OnAnswered {
+  return (wire, { request, error }, durationMs) => {
+    const command = wire.environment['CNI_COMMAND'] ?? '';
+    const labels = { plugin: wire.plugin, command: request?.command ?? 'other' };
+    metrics.cniOperations.inc({ ...labels, code: error?.code ?? 0 });
+    metrics.cniDuration.observe(labels, durationMs / 1000);
+    const fields = {
+      plugin: wire.plugin,
+      command,
+      container: request?.containerId,
+      interface: request?.ifName,
+      pod: request && `${request.args['K8S_POD_NAMESPACE'] ?? ''}/${request.args['K8S_POD_NAME'] ?? ''}`,
+      durationMs: Math.round(durationMs * 10) / 10,
+    };
+    if (error === undefined) log.info(fields, 'CNI call answered');
+    else log.warn({ ...fields, code: error.code, details: error.details }, `CNI call failed: ${error.message}`);
+  };
+}
+
+async function listenHealth(
+  address: string | undefined,
+  app: FastifyInstance,
+): Promise<{ readonly app: FastifyInstance; readonly url: string } | undefined> {
+  if (address === undefined) return undefined;
+  const listen = parseListenAddress(address);
+  if (listen === undefined) {
+    const remedy = 'write HOST:PORT, for example 127.0.0.1:9879';
+    throw new SluiceError({
+      code: 'invalid_argument',
+      operation: 'listen on',
+      object: address,
+      what: 'no address',
+      remedy,
+    });
+  }
+  return { app, url: await app.listen(listen) };
+}
+
+/** "invalid_cidr" → "InvalidCidr". */
+function eventReason(code: string): string {
+  return code.replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}

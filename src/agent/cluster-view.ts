@@ -1,0 +1,240 @@
+/** What the agent knows of the cluster: informers, and fresh reads where a lagging copy will not do. */
+import type { KubeObject, Namespace, NetworkPolicy, Node, Pod } from '../api/kubernetes.ts';
+import { namespaces, networkPolicies, nodes, pods, resourceName, spiderIPPools } from '../api/resources.ts';
+import { cniErrorCodes } from '../api/cni.ts';
+import { CniError } from '../cni/error.ts';
+import type { Clock } from '../core/clock.ts';
+import { hasErrorCode } from '../core/error.ts';
+import type { Logger } from '../core/log.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { Informer } from '../kube/informer.ts';
+import { PolicyIndex } from '../policy/policy-index.ts';
+import type { PodFacts } from './bandwidth-reconciler.ts';
+import { agentLimits } from './limits.ts';
+
+export interface ClusterViewOptions {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export interface PodRef {
+  readonly namespace: string;
+  readonly name: string;
+  /** Empty when the runtime does not tell. */
+  readonly uid: string;
+}
+
+export class ClusterView {
+  readonly pods: Informer<Pod>;
+  readonly namespaces: Informer<Namespace>;
+  readonly nodes: Informer<Node>;
+  readonly policies: Informer<NetworkPolicy>;
+  readonly pools: Informer<KubeObject>;
+  /** The policies, parsed once each. */
+  readonly policyIndex = new PolicyIndex();
+  readonly #client: KubeClient;
+  readonly #listeners: (() => void)[] = [];
+  #addressRevision = 0;
+
+  constructor({ client, clock, log }: ClusterViewOptions) {
+    const common = { client, clock, log };
+    this.#client = client;
+    this.pods = new Informer<Pod>({ ...common, gvr: pods, transform: slimPod });
+    this.namespaces = new Informer<Namespace>({ ...common, gvr: namespaces });
+    this.nodes = new Informer<Node>({ ...common, gvr: nodes, transform: slimNode });
+    this.policies = new Informer<NetworkPolicy>({ ...common, gvr: networkPolicies });
+    this.pools = new Informer<KubeObject>({ ...common, gvr: spiderIPPools });
+    this.#connect();
+  }
+
+  /** Grows when pods, nodes or namespaces change, and not with policies: what addresses mean depends on it. */
+  get addressRevision(): number {
+    return this.#addressRevision;
+  }
+
+  /** Called after any change; must be cheap. */
+  onChange(listener: () => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /** Follows the API until the signal is aborted. */
+  async start(signal: AbortSignal): Promise<void> {
+    await Promise.all(Object.values(this.#informers()).map((informer) => informer.start(signal)));
+  }
+
+  /** Whether policies can be computed: every list they depend on has arrived once. */
+  get synced(): boolean {
+    return [this.pods, this.namespaces, this.nodes, this.policies].every((informer) => informer.hasSynced);
+  }
+
+  informerSynced(): Record<string, boolean> {
+    const entries = Object.entries(this.#informers()).map(([name, informer]) => [name, informer.hasSynced] as const);
+    return Object.fromEntries(entries);
+  }
+
+  /** Sentences; empty when policy can be enforced for a new pod. */
+  unavailable(): string[] {
+    return this.#reasons(({ name }) => name !== resourceName(spiderIPPools));
+  }
+
+  /** Sentences; empty when addresses can be allocated. */
+  addressesUnavailable(): string[] {
+    return this.#reasons(({ name }) => name === resourceName(spiderIPPools));
+  }
+
+  /** Waits for the first lists; CniError 11 with what is missing when they do not come. */
+  async waitSynced(signal: AbortSignal): Promise<void> {
+    if (this.synced) return;
+    const needed = [this.pods, this.namespaces, this.nodes, this.policies].map((informer) => informer.synced);
+    await Promise.race([
+      Promise.allSettled(needed),
+      within(AbortSignal.any([signal, AbortSignal.timeout(agentLimits.informerSyncMs)])),
+    ]);
+    signal.throwIfAborted();
+    if (this.synced) return;
+    const reasons = this.unavailable();
+    throw new CniError(
+      cniErrorCodes.tryAgainLater,
+      `the agent is not ready: ${reasons[0] ?? 'starting'}`,
+      `${reasons.join('; ')}; check that the API server can be reached from this node and what the agent's account may list`,
+    );
+  }
+
+  /**
+   * The pod and everything that decides about it, read from the API server itself: a policy that existed before the pod
+   * must be in force when ADD returns, and the copies may lag behind.
+   */
+  async refreshPod(ref: PodRef, signal: AbortSignal): Promise<PodFacts> {
+    const [pod, policies, namespace] = await Promise.all([
+      this.#getPod(ref, signal),
+      this.#client.listAll<NetworkPolicy>(networkPolicies, { namespace: ref.namespace }, { signal }),
+      this.namespaces.get(undefined, ref.namespace) ??
+        this.#client.get<Namespace>(namespaces, { name: ref.namespace }, { signal }),
+    ]);
+    const uid = pod.metadata?.uid ?? '';
+    if (ref.uid !== '' && uid !== ref.uid) {
+      throw podGone(ref, `it was deleted and made again (uid ${uid}, the runtime asks for ${ref.uid})`);
+    }
+    this.pods.observe(pod);
+    this.namespaces.observe(namespace);
+    for (const policy of policies.items) this.policies.observe(policy);
+    return { ...ref, uid, annotations: pod.metadata?.annotations ?? {} };
+  }
+
+  podOf(ref: PodRef): Pod | undefined {
+    const pod = this.pods.get(ref.namespace, ref.name);
+    return pod?.metadata?.uid === ref.uid ? pod : undefined;
+  }
+
+  #reasons(concerned: (resource: { readonly name: string }) => boolean): string[] {
+    const informers = Object.entries(this.#informers()).filter(([name]) => concerned({ name }));
+    return informers.flatMap(([name, informer]) => {
+      if (!informer.hasSynced) return [`the list of ${name} has not arrived from the API server yet`];
+      return informer.connected ? [] : [`the API server cannot be reached for ${name}`];
+    });
+  }
+
+  async #getPod(ref: PodRef, signal: AbortSignal): Promise<Pod> {
+    try {
+      return await this.#client.get<Pod>(pods, { namespace: ref.namespace, name: ref.name }, { signal });
+    } catch (error) {
+      if (!hasErrorCode(error, 'kube_not_found')) throw error;
+      throw podGone(ref, 'the API server does not know it', error);
+    }
+  }
+
+  #connect(): void {
+    const changed = (): void => this.#listeners.forEach((listener) => listener());
+    const addresses = (): void => {
+      this.#addressRevision++;
+      changed();
+    };
+    this.pods.on('add', addresses).on('delete', addresses);
+    this.pods.on('update', (pod, old) => (samePolicyFacts(pod, old) ? changed() : addresses()));
+    this.namespaces.on('add', addresses).on('update', addresses).on('delete', addresses);
+    this.nodes.on('add', addresses).on('delete', addresses);
+    this.nodes.on('update', (node, old) => {
+      if (!sameJson(node.status?.addresses, old.status?.addresses)) addresses();
+    });
+    const parse = (policy: NetworkPolicy): void => {
+      this.policyIndex.set(policy);
+      changed();
+    };
+    this.policies
+      .on('add', parse)
+      .on('update', parse)
+      .on('delete', (policy) => {
+        this.policyIndex.delete(policy.metadata?.namespace ?? '', policy.metadata?.name ?? '');
+        changed();
+      });
+    for (const informer of [this.pods, this.namespaces, this.nodes, this.policies]) {
+      informer.synced.then(changed, () => undefined);
+    }
+  }
+
+  #informers(): Record<string, Informer<Pod> | Informer<KubeObject>> {
+    const list = { pods: this.pods, namespaces: this.namespaces, nodes: this.nodes };
+    return {
+      ...list,
+      [resourceName(networkPolicies)]: this.policies,
+      [resourceName(spiderIPPools)]: this.pools,
+    };
+  }
+}
+
+/** A node knows every pod of the cluster, so only what policy, limits and address allocation read is kept. */
+function slimPod(pod: Pod): Pod {
+  const { metadata = {}, spec, status } = pod;
+  const annotations = Object.fromEntries(
+    Object.entries(metadata.annotations ?? {}).filter(([key]) => !key.startsWith('kubectl.kubernetes.io/')),
+  );
+  const { namespace, name, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels } = metadata;
+  return {
+    metadata: { namespace, name, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels, annotations },
+    spec: {
+      nodeName: spec?.nodeName,
+      hostNetwork: spec?.hostNetwork,
+      restartPolicy: spec?.restartPolicy,
+      containers: (spec?.containers ?? []).map((container) => ({ name: container.name, ports: container.ports })),
+    },
+    status: { phase: status?.phase, reason: status?.reason, podIP: status?.podIP, podIPs: status?.podIPs },
+  };
+}
+
+/** Without the image list and the heartbeats. */
+function slimNode(node: Node): Node {
+  const { name, uid, resourceVersion, labels, annotations } = node.metadata ?? {};
+  return {
+    metadata: { name, uid, resourceVersion, labels, annotations },
+    status: { addresses: node.status?.addresses },
+  };
+}
+
+function samePolicyFacts(a: Pod, b: Pod): boolean {
+  const facts = (pod: Pod): unknown => [
+    pod.metadata?.labels,
+    pod.metadata?.deletionTimestamp,
+    pod.spec?.containers,
+    pod.status?.phase,
+    pod.status?.podIP,
+    pod.status?.podIPs,
+  ];
+  return sameJson(facts(a), facts(b));
+}
+
+function sameJson(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+function within(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+function podGone(ref: PodRef, what: string, cause?: unknown): CniError {
+  const message = `pod ${ref.namespace}/${ref.name}: ${what}`;
+  return new CniError(cniErrorCodes.unknownContainer, message, 'the runtime removes the sandbox', { cause });
+}

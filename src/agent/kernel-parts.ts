@@ -1,0 +1,68 @@
+/** The datapath in the shapes that the agent's parts ask for. */
+import { dirname } from 'node:path';
+import { SluiceError } from '../core/error.ts';
+import { formatPrefix } from '../core/ip.ts';
+import type { Logger } from '../core/log.ts';
+import { Datapath } from '../datapath/datapath.ts';
+import { applyBandwidth, MIN_RATE_BPS, readBandwidth } from '../datapath/shaper.ts';
+import { ensureBpffs, isOnBpffs } from '../kernel/mount.ts';
+import type { IdentityId } from '../policy/identity.ts';
+import type { Shaper } from './bandwidth-reconciler.ts';
+import type { EndpointHooks } from './endpoint-datapath.ts';
+import type { DropCounter } from './metrics.ts';
+import type { PolicyMaps } from './policy-reconciler.ts';
+
+export interface KernelParts extends Disposable {
+  readonly hooks: EndpointHooks;
+  readonly policyMaps: PolicyMaps;
+  readonly shaper: Shaper;
+  counters(): readonly DropCounter[];
+}
+
+export function openKernelParts(options: { readonly bpffsDir: string; readonly log: Logger }): KernelParts {
+  // A node without systemd may have no bpffs; a mount of ours is as good as its own.
+  if (!isOnBpffs(dirname(options.bpffsDir)) && !isOnBpffs(options.bpffsDir)) ensureBpffs(options.bpffsDir);
+  const datapath = Datapath.open(options);
+  return {
+    hooks: datapath,
+    policyMaps: policyMapsOf(datapath),
+    shaper: { apply: applyRates, read: readBandwidth },
+    counters: () => datapath.counters(),
+    [Symbol.dispose]: () => datapath.close(),
+  };
+}
+
+function policyMapsOf(datapath: Datapath): PolicyMaps {
+  return {
+    setPolicy: (endpointId, policy) => datapath.setPolicy(endpointId, policy),
+    policy: (endpointId) => {
+      const state = datapath.endpoints().find((endpoint) => endpoint.endpointId === endpointId);
+      if (state?.programmed !== true) return undefined;
+      const entries = datapath.policyEntries(endpointId);
+      return {
+        isolated: state.isolated,
+        entries: entries.map((entry) => ({ ...entry, identity: entry.identity as IdentityId })),
+      };
+    },
+    updateIpcache: (change) => datapath.updateIpcache(change),
+    ipcache: () => new Map(datapath.ipcache().map(([prefix, identity]) => [formatPrefix(prefix), identity])),
+  };
+}
+
+/** Kubernetes lets 1 kbit/s pass; what the kernel's shapers cannot hold is told as the pod's fault, not as ours. */
+const applyRates: Shaper['apply'] = (target, rates) => {
+  for (const [direction, bps] of [
+    ['ingress', rates.ingressBps],
+    ['egress', rates.egressBps],
+  ] as const) {
+    if (bps === undefined || bps >= MIN_RATE_BPS) continue;
+    throw new SluiceError({
+      code: 'invalid_resource',
+      operation: `limit ${direction} bandwidth of`,
+      object: `${target.interfaceName} in ${target.netns}`,
+      what: `${bps} bit/s is below the smallest rate that can be shaped`,
+      remedy: `set kubernetes.io/${direction}-bandwidth to at least ${MIN_RATE_BPS / 1000}k`,
+    });
+  }
+  applyBandwidth({ ...target, ...rates });
+};

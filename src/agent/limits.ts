@@ -1,0 +1,25 @@
+/** The agent's limits, by name; docs/reference/agent.md lists them. */
+export const agentLimits = {
+  /** Bytes of one CNI request: the shim's 4 MiB of configuration and 64 KiB of environment. */
+  cniRequestBytes: (4 << 20) + (64 << 10),
+  /** A client has this long to send its request. */
+  cniRequestReadMs: 10_000,
+  /** Operations that run at once; the rest wait their turn. */
+  cniConcurrency: 32,
+  /** Operations that may wait; beyond, the answer is "try again". A node runs some hundred pods. */
+  cniQueue: 1_024,
+  /** An operation is given up after this; the shim waits 90 s. */
+  cniOperationMs: 80_000,
+  /** How long ADD waits for the first list of every informer after the agent started. */
+  informerSyncMs: 15_000,
+  /** Running operations may finish within this when the agent is asked to stop. */
+  stopGraceMs: 20_000,
+  /** Pause between two policy runs; events in between are answered by one run. */
+  policyMinIntervalMs: 2,
+  /** Without any event, everything is compared with the kernel again. */
+  policyMaxIntervalMs: 60_000,
+  /** Hooks, limits and namespaces of every endpoint are looked at this often. */
+  endpointCheckMs: 10_000,
+  /** Endpoints of one node. */
+  endpoints: 4_096,
+} as const;

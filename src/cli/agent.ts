@@ -1,0 +1,55 @@
+/** `sluice agent`: the node's daemon, in the foreground. */
+import { hostname } from 'node:os';
+import type { Command } from 'commander';
+import { logLevelOption } from './controller.ts';
+import { createLogger, stopSignal } from './process.ts';
+
+interface AgentFlags {
+  readonly kubeconfig?: string;
+  readonly nodeName: string;
+  readonly bpffs: string;
+  readonly stateDir: string;
+  readonly cniSocket: string;
+  readonly healthAddress: string;
+  readonly attachmentNamespace: string;
+  readonly clusterNetwork?: string;
+  readonly logLevel: string;
+}
+
+export function registerAgentCommand(program: Command): void {
+  program
+    .command('agent')
+    .description('serve CNI calls of this node and keep policy and limits of its pods in the kernel')
+    .option('--kubeconfig <file>', 'default: the service account, or what $KUBECONFIG and ~/.kube/config say')
+    .option('--node-name <name>', 'the name of this node’s Node object', hostname())
+    .option('--bpffs <directory>', 'where programs, maps and links are pinned', '/sys/fs/bpf/sluice')
+    .option('--state-dir <directory>', 'endpoint records', '/var/lib/sluice')
+    .option('--cni-socket <path>', 'unix socket of the CNI executables', '/run/sluice/cni.sock')
+    .option('--health-address <host:port>', '/healthz, /readyz and /metrics', '127.0.0.1:9879')
+    .option('--attachment-namespace <name>', 'namespace of attachments that are named without one', 'kube-system')
+    .option('--cluster-network <namespace/name>', 'attachment of pods that name none')
+    .addOption(logLevelOption())
+    .action(runAgent);
+}
+
+async function runAgent(flags: AgentFlags): Promise<void> {
+  const [{ startAgent }, { loadKubeConfig }] = await Promise.all([
+    import('../agent/agent.ts'),
+    import('../kube/config.ts'),
+  ]);
+  const stop = stopSignal();
+  const agent = await startAgent({
+    kubeConfig: loadKubeConfig({ path: flags.kubeconfig }),
+    nodeName: flags.nodeName,
+    bpffsDir: flags.bpffs,
+    stateDir: flags.stateDir,
+    cniSocketPath: flags.cniSocket,
+    healthAddress: flags.healthAddress,
+    attachmentNamespace: flags.attachmentNamespace,
+    clusterNetwork: flags.clusterNetwork,
+    log: createLogger('agent', flags.logLevel),
+  });
+  if (!stop.aborted)
+    await new Promise<void>((resolve) => stop.addEventListener('abort', () => resolve(), { once: true }));
+  await agent.stop();
+}

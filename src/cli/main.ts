@@ -1,0 +1,29 @@
+/** The `sluice` command: wiring only. Each command loads its part of the program when it runs. */
+import { Command } from 'commander';
+import { formatErrorChain } from '../core/error.ts';
+import { registerAgentCommand } from './agent.ts';
+import { registerControllerCommand } from './controller.ts';
+import { registerDemoCommand } from './demo.ts';
+import { registerLabCommands } from './lab.ts';
+import { version } from './version.ts';
+import { registerVmCommands } from './vm.ts';
+
+const program = new Command('sluice')
+  .description('network policy, bandwidth limits and addresses for Kubernetes pods on underlay networks')
+  .version(version())
+  .showHelpAfterError('(add --help for the options)');
+
+registerAgentCommand(program);
+registerControllerCommand(program);
+registerLabCommands(program);
+registerDemoCommand(program);
+registerVmCommands(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`sluice: ${formatErrorChain(error)}\n`);
+  if (process.env['SLUICE_DEBUG'] !== undefined && error instanceof Error)
+    process.stderr.write(`${error.stack ?? ''}\n`);
+  process.exitCode = 1;
+}

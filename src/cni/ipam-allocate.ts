@@ -1,0 +1,169 @@
+import { spiderErrors } from '../api/spider.ts';
+import type { SpiderIPPool } from '../api/spiderippool.ts';
+import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
+import type { IpRange } from '../core/ip-range.ts';
+import { parsePrefix, prefixContains, type IpAddress, type IpFamily } from '../core/ip.ts';
+import { intersectRanges, mergedAddresses } from '../ipam/pool-addresses.ts';
+import { isExhausted, maxRecordsPerPool, type AllocationKey, type PoolBook } from '../ipam/pool-book.ts';
+import { filterPools, unfitReason, type PoolUser } from '../ipam/pool-filter.ts';
+import { defaultPoolNames, expandNames, type Selection } from '../ipam/pool-selection.ts';
+import type { IpamDeps } from './ipam-deps.ts';
+import { poolNotFound, type PoolWriter } from './ipam-writer.ts';
+
+/** One address of one family for one interface. */
+
+export interface PoolAllocation {
+  readonly address: IpAddress;
+  readonly pool: SpiderIPPool;
+  readonly isNew: boolean;
+}
+
+export interface AllocationRequest {
+  readonly key: AllocationKey;
+  readonly user: PoolUser;
+  /** In the order asked for. */
+  readonly candidates: readonly SpiderIPPool[];
+}
+
+/** Pools that the selection names for the family, in order; the cluster default pools when there is no selection. */
+export async function candidatePools(
+  deps: IpamDeps,
+  writer: PoolWriter,
+  selection: Selection | undefined,
+  family: IpFamily,
+  signal: AbortSignal,
+): Promise<SpiderIPPool[]> {
+  const pools = writer.known();
+  if (selection === undefined) {
+    const names = defaultPoolNames(pools, family);
+    return names.flatMap((name) => pools.find((pool) => pool.metadata.name === name) ?? []);
+  }
+  const asked = (family === 4 ? selection.ipv4 : selection.ipv6) ?? [];
+  const { names, duplicates, malformed } = expandNames(asked, family, pools);
+  if (duplicates.length > 0) throw wrongNames(selection, `duplicate IPPool ${duplicates.join(', ')} specified`);
+  if (malformed.length > 0) throw wrongNames(selection, `malformed pattern ${malformed.join(', ')}`);
+  const found: SpiderIPPool[] = [];
+  for (const name of names) {
+    // A pool made a moment ago may not be in the cache yet.
+    const pool = pools.find((other) => other.metadata.name === name) ?? (await deps.pools.read(name, signal));
+    if (pool === undefined) throw poolNotFound(name);
+    found.push(pool);
+  }
+  return found;
+}
+
+/** Tries the fit pools in order, the one that holds an address of this key already first. */
+export async function allocateFamily(
+  deps: IpamDeps,
+  writer: PoolWriter,
+  request: AllocationRequest,
+  signal: AbortSignal,
+): Promise<PoolAllocation> {
+  const { key, user, candidates } = request;
+  const { pools, reasons } = filterPools(candidates, user);
+  const names = candidates.map((pool) => pool.metadata.name ?? '');
+  if (pools.length === 0) throw nothingFits(user, names, reasons);
+  const holding = pools.filter((pool) => holdsKey(pool, key));
+  const failures: unknown[] = [];
+  for (const pool of [...holding, ...pools.filter((other) => !holding.includes(other))]) {
+    try {
+      return await allocateFrom(writer, pool, request, signal);
+    } catch (error) {
+      if (signal.aborted || hasErrorCode(error, 'kube_unreachable')) throw error;
+      deps.log.debug({ pool: pool.metadata.name, error: formatErrorChain(error) }, 'pool gave no address');
+      failures.push(error);
+    }
+  }
+  throw allFailed(user, pools, failures);
+}
+
+function allocateFrom(
+  writer: PoolWriter,
+  known: SpiderIPPool,
+  { key, user }: AllocationRequest,
+  signal: AbortSignal,
+): Promise<PoolAllocation> {
+  const reserved = reservedByOlder(known, writer.known());
+  const operation = (book: PoolBook, pool: SpiderIPPool): PoolAllocation => {
+    const reason = unfitReason(pool, user);
+    if (reason !== undefined) throw nothingFits(user, [book.poolName], [reason]);
+    const result = book.allocate(key, reserved);
+    if (isExhausted(result)) throw exhausted(book.poolName, result.exhausted === 'records');
+    return { ...result, pool };
+  };
+  return writer.run(known.metadata.name ?? '', operation, signal);
+}
+
+/**
+ * Addresses that an older pool holds as well. Admission refuses such pools, but two may slip through when they are
+ * made at the same instant before different controllers; then only the older one hands the shared addresses out.
+ */
+export function reservedByOlder(pool: SpiderIPPool, pools: readonly SpiderIPPool[]): IpRange[] {
+  const subnet = parsePrefix(pool.spec.subnet);
+  if (subnet === undefined) return [];
+  const own = mergedAddresses(pool.spec);
+  return pools.flatMap((other) => {
+    const otherSubnet = parsePrefix(other.spec.subnet);
+    if (otherSubnet === undefined || !isOlder(other, pool)) return [];
+    if (!prefixContains(subnet, otherSubnet) && !prefixContains(otherSubnet, subnet)) return [];
+    return intersectRanges(own, mergedAddresses(other.spec));
+  });
+}
+
+/** A total order, so that of two overlapping pools exactly one is the older. */
+function isOlder(a: SpiderIPPool, b: SpiderIPPool): boolean {
+  return ageKey(a) < ageKey(b);
+}
+
+function ageKey({ metadata }: SpiderIPPool): string {
+  return `${metadata.creationTimestamp ?? ''}/${metadata.name ?? ''}`;
+}
+
+function holdsKey(pool: SpiderIPPool, key: AllocationKey): boolean {
+  return pool.status?.allocatedIPs?.includes(`"${key.podUid}"`) ?? false;
+}
+
+function exhausted(poolName: string, byRecords: boolean): SluiceError {
+  const threshold = `, threshold of IP records(<=${maxRecordsPerPool}) for IPPool ${poolName} exceeded`;
+  return new SluiceError({
+    code: 'ipam_exhausted',
+    operation: 'allocate an address from',
+    object: `SpiderIPPool ${poolName}`,
+    what: `${spiderErrors.exhausted}${byRecords ? threshold : ''}`,
+    remedy: `add addresses to spec.ips of SpiderIPPool ${poolName}, name a further pool, or delete pods that use it`,
+  });
+}
+
+function nothingFits(user: PoolUser, names: readonly string[], reasons: readonly string[]): SluiceError {
+  const what = `all IPv${user.family} IPPools [${names.join(' ')}] of ${user.interface} filtered out: [${reasons.join('; ')}]`;
+  return new SluiceError({
+    code: 'ipam_no_pool',
+    operation: 'select pools for',
+    object: user.interface,
+    what: `${spiderErrors.noPool}, ${what}`,
+    remedy:
+      'name a pool that admits this pod, or change the spec of one of these (disable, nodeName, namespaceName, affinities, multusName)',
+  });
+}
+
+function allFailed(user: PoolUser, pools: readonly SpiderIPPool[], failures: readonly unknown[]): unknown {
+  const names = pools.map((pool) => pool.metadata.name ?? '').join(' ');
+  const first = failures.find((failure) => failure instanceof SluiceError);
+  return new SluiceError({
+    code: first?.code ?? 'internal',
+    operation: `failed to allocate any IPv${user.family} IP address to NIC`,
+    object: `${user.interface} from IPPools [${names}]`,
+    what: failures.map((failure) => (failure instanceof Error ? failure.message : String(failure))).join('; '),
+    remedy: first?.remedy,
+  });
+}
+
+function wrongNames(selection: Selection, what: string): SluiceError {
+  return new SluiceError({
+    code: 'invalid_resource',
+    operation: 'select pools from',
+    object: selection.source,
+    what: `${spiderErrors.wrongInput}, ${what}`,
+    remedy: `correct the pool names in the ${selection.source}`,
+  });
+}

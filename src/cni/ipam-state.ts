@@ -1,0 +1,95 @@
+import type { CniRequest } from '../api/cni.ts';
+import { SluiceError } from '../core/error.ts';
+import type { AllocationRecord } from '../ipam/allocated-ips.ts';
+import type { IpamPod } from '../ipam/pod.ts';
+import { CniError } from './error.ts';
+import type { IpamDeps, KnownAttachment } from './ipam-deps.ts';
+import { PoolWriter } from './ipam-writer.ts';
+
+/** The plugin's surroundings, its one writer of pools, and which container each attachment belongs to. */
+export class IpamState {
+  readonly deps: IpamDeps;
+  readonly writer: PoolWriter;
+  readonly #attachments = new Map<string, KnownAttachment>();
+
+  constructor(deps: IpamDeps) {
+    this.deps = deps;
+    this.writer = new PoolWriter(deps);
+  }
+
+  remember(attachment: KnownAttachment): void {
+    this.#attachments.set(attachmentKey(attachment.podUid, attachment.interface), attachment);
+  }
+
+  /** Only if it is still this container's: a later sandbox of the pod may have taken over. */
+  forget(podUid: string, interfaceName: string, containerId: string): void {
+    const key = attachmentKey(podUid, interfaceName);
+    if (this.#attachments.get(key)?.containerId === containerId) this.#attachments.delete(key);
+  }
+
+  attachment(podUid: string, interfaceName: string): KnownAttachment | undefined {
+    return this.attachments().get(attachmentKey(podUid, interfaceName));
+  }
+
+  /** By pod UID and interface; what this process did itself is newer than what the registry says. */
+  attachments(): Map<string, KnownAttachment> {
+    const all = new Map<string, KnownAttachment>();
+    for (const known of this.deps.attachments?.() ?? []) all.set(attachmentKey(known.podUid, known.interface), known);
+    for (const [key, own] of this.#attachments) all.set(key, own);
+    return all;
+  }
+}
+
+export function attachmentKey(podUid: string, interfaceName: string): string {
+  return `${podUid}/${interfaceName}`;
+}
+
+export interface PodReference {
+  readonly namespace: string;
+  readonly name: string;
+  /** Absent with runtimes that do not pass K8S_POD_UID. */
+  readonly uid: string | undefined;
+}
+
+/** From CNI_ARGS; undefined when the runtime is not a kubelet's. */
+export function podReference(request: CniRequest): PodReference | undefined {
+  const { K8S_POD_NAMESPACE: namespace, K8S_POD_NAME: name, K8S_POD_UID: uid } = request.args;
+  return namespace && name ? { namespace, name, uid: uid || undefined } : undefined;
+}
+
+export function requirePodReference(request: CniRequest): PodReference {
+  const pod = podReference(request);
+  if (pod !== undefined) return pod;
+  const message = 'CNI_ARGS lacks K8S_POD_NAMESPACE or K8S_POD_NAME: spiderpool allocates for Kubernetes pods only';
+  throw new CniError(
+    4,
+    message,
+    'Let a Kubernetes container runtime call the plugin, or use the host-local IPAM plugin.',
+  );
+}
+
+/** The very pod the runtime means; the cache is asked first and believed only when it is not behind. */
+export async function findPod(state: IpamState, pod: PodReference, signal: AbortSignal): Promise<IpamPod> {
+  const cached = state.deps.pods.cached(pod.namespace, pod.name);
+  if (cached !== undefined && pod.uid !== undefined && cached.metadata?.uid === pod.uid) return cached;
+  const read = await state.deps.pods.read(pod.namespace, pod.name, signal);
+  if (read === undefined)
+    throw podError(pod, 'not found, it was deleted', 'nothing is to be done if the pod was deleted on purpose');
+  if (pod.uid === undefined || read.metadata?.uid === pod.uid) return read;
+  throw podError(
+    pod,
+    `replaced by another pod of that name, UID ${read.metadata?.uid ?? '?'}`,
+    'the new pod is attached by itself',
+  );
+}
+
+export function podError(pod: PodReference, what: string, remedy?: string): SluiceError {
+  const object = `Pod ${pod.namespace}/${pod.name}`;
+  return new SluiceError({ code: 'not_found', operation: 'allocate addresses for', object, what, remedy });
+}
+
+/** The records of a pod's interface, by UID where it is known, else by name. */
+export function isRecordOf(record: AllocationRecord, pod: PodReference, interfaceName: string): boolean {
+  if (record.interface !== interfaceName) return false;
+  return pod.uid === undefined ? record.pod === `${pod.namespace}/${pod.name}` : record.podUid === pod.uid;
+}

@@ -1,0 +1,355 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { CniCommand, CniRequest } from '../api/cni.ts';
+import type { PoolSpec, SpiderIPPool } from '../api/spiderippool.ts';
+import { systemClock } from '../core/clock.ts';
+import { SluiceError } from '../core/error.ts';
+import { silentLogger } from '../core/log.ts';
+import { decodeAllocatedIps } from '../ipam/allocated-ips.ts';
+import type { IpamPod } from '../ipam/pod.ts';
+import type { IpamDeps, KnownAttachment } from './ipam-deps.ts';
+import { createIpamPlugin } from './ipam.ts';
+
+/** Pools and pods as an API server holds them: conflicts on old resourceVersions, answers that take a turn of the loop. */
+class FakeApi {
+  readonly pools = new Map<string, SpiderIPPool>();
+  readonly pods = new Map<string, IpamPod>();
+  conflicts = 0;
+  writes = 0;
+  #version = 1;
+
+  addPool(name: string, spec: PoolSpec): void {
+    this.pools.set(name, {
+      metadata: { name, resourceVersion: String(this.#version++), creationTimestamp: '2026-01-01T00:00:00Z' },
+      spec,
+    });
+  }
+
+  addPod(name: string, extra: Partial<IpamPod['metadata']> = {}, nodeName = 'node1'): void {
+    const metadata = { name, namespace: 'default', uid: `uid-${name}`, labels: {}, ...extra };
+    this.pods.set(`default/${name}`, { metadata, spec: { nodeName } });
+  }
+
+  async writeStatus(pool: SpiderIPPool): Promise<SpiderIPPool> {
+    const name = pool.metadata.name ?? '';
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.pools.get(name)?.metadata.resourceVersion !== pool.metadata.resourceVersion) {
+      this.conflicts++;
+      throw new SluiceError({
+        code: 'kube_conflict',
+        operation: 'update',
+        object: name,
+        what: 'the object has been modified',
+      });
+    }
+    this.writes++;
+    const written = { ...pool, metadata: { ...pool.metadata, resourceVersion: String(this.#version++) } };
+    this.pools.set(name, written);
+    return written;
+  }
+
+  records(pool: string): Record<string, string> {
+    const records = decodeAllocatedIps(this.pools.get(pool)?.status?.allocatedIPs, pool);
+    return Object.fromEntries([...records].map(([address, record]) => [address, `${record.pod} ${record.interface}`]));
+  }
+
+  /** An agent on a node. Its cache is what the API held when `cached` was given, or always the newest. */
+  agent(options: { cached?: readonly SpiderIPPool[]; attachments?: readonly KnownAttachment[]; node?: string } = {}) {
+    const deps: IpamDeps = {
+      pools: {
+        cached: () => options.cached ?? [...this.pools.values()],
+        read: async (name) => this.pools.get(name),
+        readAll: async () => [...this.pools.values()],
+        writeStatus: (pool) => this.writeStatus(pool),
+      },
+      pods: {
+        cached: (namespace, name) => this.pods.get(`${namespace}/${name}`),
+        read: async (namespace, name) => this.pods.get(`${namespace}/${name}`),
+        ofThisNode: () => [...this.pods.values()],
+      },
+      readNamespace: async () => ({ labels: {}, annotations: {} }),
+      readNode: async () => ({ labels: {}, annotations: {} }),
+      nodeName: options.node ?? 'node1',
+      attachmentNamespace: 'kube-system',
+      attachments: () => options.attachments ?? [],
+      notReady: () => undefined,
+      clock: systemClock,
+      log: silentLogger,
+      random: () => 0.5,
+    };
+    const plugin = createIpamPlugin(deps);
+    return (
+      command: CniCommand,
+      pod: string,
+      more: Partial<CniRequest> & { pools4?: string[]; pools6?: string[] } = {},
+    ) => {
+      const { pools4, pools6, ...rest } = more;
+      const ipam = { type: 'spiderpool', default_ipv4_ippool: pools4, default_ipv6_ippool: pools6 };
+      const request: CniRequest = {
+        plugin: 'spiderpool',
+        command,
+        containerId: `c-${pod}`,
+        ifName: 'eth0',
+        args: { K8S_POD_NAMESPACE: 'default', K8S_POD_NAME: pod, K8S_POD_UID: `uid-${pod}` },
+        path: '',
+        config: { cniVersion: '1.0.0', name: 'spidernet-chainer', type: 'ipvlan', ipam },
+        ...rest,
+      };
+      return plugin(request, new AbortController().signal);
+    };
+  }
+}
+
+const walkthrough: PoolSpec = {
+  ipVersion: 4,
+  subnet: '172.51.0.0/16',
+  ips: ['172.51.0.100-172.51.0.108'],
+  gateway: '172.51.0.1',
+};
+
+function walkthroughApi(): FakeApi {
+  const api = new FakeApi();
+  api.addPool('ens192-v4', walkthrough);
+  return api;
+}
+
+const pools4 = ['ens192-v4'];
+
+describe('spiderpool ADD', () => {
+  it('answers the address with the length of the subnet, the gateway and a default route', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const result = await api.agent()('ADD', 'a', { pools4 });
+    assert.deepEqual(result?.ips, [{ address: '172.51.0.100/16', gateway: '172.51.0.1' }]);
+    assert.deepEqual(result.routes, [{ dst: '0.0.0.0/0', gw: '172.51.0.1' }]);
+    assert.equal(
+      api.pools.get('ens192-v4')?.status?.allocatedIPs,
+      '{"172.51.0.100":{"pod":"default/a","podUid":"uid-a"}}',
+    );
+  });
+
+  it('answers the same address again, also from an agent that knows nothing', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const first = await api.agent()('ADD', 'a', { pools4 });
+    const second = await api.agent()('ADD', 'a', { pools4, containerId: 'another' });
+    assert.deepEqual(second, first);
+    assert.equal(api.writes, 1);
+  });
+
+  it('gives two interfaces of a pod two addresses of one pool', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const agent = api.agent();
+    await agent('ADD', 'a', { pools4 });
+    await agent('ADD', 'a', { pools4, ifName: 'net1' });
+    assert.deepEqual(api.records('ens192-v4'), { '172.51.0.100': 'default/a eth0', '172.51.0.101': 'default/a net1' });
+  });
+
+  it('gives back the first family when the second has no address', async () => {
+    const api = walkthroughApi();
+    api.addPool('v6', { ipVersion: 6, subnet: 'fd00::/64', ips: [] });
+    api.addPod('a');
+    await assert.rejects(api.agent()('ADD', 'a', { pools4, pools6: ['v6'] }), /all IP addresses used out/);
+    assert.deepEqual(api.records('ens192-v4'), {});
+  });
+
+  it('tries the next pool when the first is full, and says so when all are', async () => {
+    const api = new FakeApi();
+    for (const n of [1, 2]) api.addPool(`p${n}`, { ipVersion: 4, subnet: '10.0.0.0/24', ips: [`10.0.0.${n}`] });
+    for (const pod of ['a', 'b', 'c']) api.addPod(pod);
+    const agent = api.agent();
+    for (const pod of ['a', 'b']) await agent('ADD', pod, { pools4: ['p1', 'p2'] });
+    assert.deepEqual(api.records('p2'), { '10.0.0.2': 'default/b eth0' });
+    await assert.rejects(agent('ADD', 'c', { pools4: ['p1', 'p2'] }), (error: Error) => {
+      assert.match(error.message, /failed to allocate any IPv4 IP address to NIC eth0 from IPPools \[p1 p2\]/);
+      assert.match(error.message, /SpiderIPPool p1: all IP addresses used out/);
+      assert.match(error.message, /add addresses to spec\.ips/);
+      return true;
+    });
+  });
+
+  it('believes "full" only of the pool as the API server has it', async () => {
+    const api = new FakeApi();
+    api.addPool('p', { ipVersion: 4, subnet: '10.0.0.0/24', ips: ['10.0.0.1'] });
+    for (const pod of ['a', 'b']) api.addPod(pod);
+    const agent = api.agent();
+    await agent('ADD', 'a', { pools4: ['p'] });
+    const full = [...api.pools.values()];
+    await agent('DEL', 'a');
+    const behind = api.agent({ cached: full });
+    assert.deepEqual((await behind('ADD', 'b', { pools4: ['p'] }))?.ips, [{ address: '10.0.0.1/24' }]);
+  });
+
+  for (const [what, annotations, conf, message] of [
+    ['a missing pool', {}, ['nope'], /failed to get original IPPool nope: .*not found.*create the SpiderIPPool nope/],
+    ['no pool at all', {}, undefined, /no IPPool available, no pool selection rules of any type are specified/],
+    [
+      'a disabled pool',
+      {},
+      ['off'],
+      /no IPPool available, all IPv4 IPPools \[off\] of eth0 filtered out: \[disabled IPPool off\]/,
+    ],
+    [
+      'a malformed annotation',
+      { 'ipam.spidernet.io/ippool': '{' },
+      pools4,
+      /wrong input, invalid format of Pod annotation 'ipam.spidernet.io\/ippool'/,
+    ],
+    [
+      'a pool of the wrong family',
+      { 'ipam.spidernet.io/ippool': '{"ipv6":["ens192-v4"]}' },
+      undefined,
+      /no IPPool available/,
+    ],
+    ['a wildcard without a match', {}, ['x*'], /no IPPool available/],
+    ['a pool named twice', {}, ['ens192-v4', 'ens192-v4'], /wrong input, duplicate IPPool ens192-v4/],
+  ] as const) {
+    it(`names ${what}`, async () => {
+      const api = walkthroughApi();
+      api.addPool('off', { ipVersion: 4, subnet: '10.9.0.0/24', ips: ['10.9.0.1'], disable: true });
+      api.addPod('a', { annotations });
+      await assert.rejects(api.agent()('ADD', 'a', conf ? { pools4: [...conf] } : {}), message);
+      assert.deepEqual(api.records('ens192-v4'), {});
+    });
+  }
+
+  it('refuses a pod that is going', async () => {
+    const api = walkthroughApi();
+    api.addPod('a', { deletionTimestamp: '2026-01-01T00:00:00Z' });
+    await assert.rejects(api.agent()('ADD', 'a', { pools4 }), /dead Pod default\/a/);
+  });
+
+  it('leaves addresses of an older overlapping pool alone', async () => {
+    const api = walkthroughApi();
+    api.addPool('young', { ipVersion: 4, subnet: '172.51.0.0/16', ips: ['172.51.0.108-172.51.0.109'] });
+    api.addPod('a');
+    const result = await api.agent()('ADD', 'a', { pools4: ['young'] });
+    assert.deepEqual(result?.ips, [{ address: '172.51.0.109/16' }]);
+  });
+});
+
+describe('spiderpool under contention', () => {
+  it('gives 4 agents with 20 pods each exactly the 80 addresses there are', async () => {
+    const api = new FakeApi();
+    api.addPool('p', { ipVersion: 4, subnet: '10.0.0.0/24', ips: ['10.0.0.1-10.0.0.80'] });
+    const agents = [1, 2, 3, 4].map((n) => api.agent({ node: `node${n}` }));
+    const pods = Array.from({ length: 80 }, (_, n) => `pod${n}`);
+    for (const pod of pods) api.addPod(pod);
+    const results = await Promise.all(
+      pods.map((pod, n) => (agents[n % 4] ?? assert.fail())('ADD', pod, { pools4: ['p'] })),
+    );
+    assert.equal(new Set(results.map((result) => result?.ips[0]?.address)).size, 80);
+    assert.equal(Object.keys(api.records('p')).length, 80);
+    assert.ok(api.conflicts > 0, 'the agents never met: the test shows nothing');
+    assert.ok(api.writes < 40, `${api.writes} writes for 80 addresses: batches do not form`);
+  });
+});
+
+describe('spiderpool DEL', () => {
+  it('returns the address, and succeeds again', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const agent = api.agent();
+    await agent('ADD', 'a', { pools4 });
+    await agent('DEL', 'a');
+    await agent('DEL', 'a');
+    assert.deepEqual(api.records('ens192-v4'), {});
+    assert.equal(api.pools.get('ens192-v4')?.status?.allocatedIPs, undefined);
+    assert.equal(api.pools.get('ens192-v4')?.status?.allocatedIPCount, 0);
+  });
+
+  it('returns the address of a pod that is gone, from an agent that knows nothing', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    await api.agent()('ADD', 'a', { pools4 });
+    api.pods.clear();
+    await api.agent()('DEL', 'a');
+    assert.deepEqual(api.records('ens192-v4'), {});
+  });
+
+  it("leaves the newer sandbox's address alone", async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const agent = api.agent();
+    await agent('ADD', 'a', { pools4, containerId: 'old' });
+    await agent('ADD', 'a', { pools4, containerId: 'new' });
+    await agent('DEL', 'a', { containerId: 'old' });
+    assert.deepEqual(Object.keys(api.records('ens192-v4')), ['172.51.0.100']);
+    await agent('DEL', 'a', { containerId: 'new' });
+    assert.deepEqual(api.records('ens192-v4'), {});
+  });
+
+  it('leaves a living pod its address when it cannot know the sandbox', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    await api.agent()('ADD', 'a', { pools4 });
+    await api.agent()('DEL', 'a', { containerId: 'which' });
+    assert.deepEqual(Object.keys(api.records('ens192-v4')), ['172.51.0.100']);
+  });
+
+  it('returns one interface only', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const agent = api.agent();
+    for (const ifName of ['eth0', 'net1']) await agent('ADD', 'a', { pools4, ifName });
+    await agent('DEL', 'a', { ifName: 'eth0' });
+    assert.deepEqual(api.records('ens192-v4'), { '172.51.0.101': 'default/a net1' });
+  });
+});
+
+describe('spiderpool CHECK and GC', () => {
+  it('CHECK passes while the record is there and fails when it is gone', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    const agent = api.agent();
+    const prevResult = await agent('ADD', 'a', { pools4 });
+    const config = {
+      cniVersion: '1.0.0',
+      name: 'n',
+      type: 'ipvlan',
+      ipam: { type: 'spiderpool' },
+      ...(prevResult ? { prevResult } : {}),
+    } as const;
+    await agent('CHECK', 'a', { config });
+    await agent('DEL', 'a');
+    await assert.rejects(agent('CHECK', 'a', { config }), /no pool has an address on record for Pod default\/a/);
+  });
+
+  it('GC returns what the runtime no longer lists, of this network only', async () => {
+    const api = walkthroughApi();
+    const attachments: KnownAttachment[] = [];
+    const agent = api.agent({ attachments });
+    for (const pod of ['kept', 'lost', 'other']) api.addPod(pod);
+    await agent('ADD', 'kept', { pools4 });
+    await agent('ADD', 'lost', { pools4 });
+    const network = {
+      cniVersion: '1.1.0',
+      name: 'other-net',
+      type: 'ipvlan',
+      ipam: { type: 'spiderpool', default_ipv4_ippool: pools4 },
+    } as const;
+    await agent('ADD', 'other', { config: network });
+    const config = {
+      ...network,
+      name: 'spidernet-chainer',
+      'cni.dev/valid-attachments': [{ containerID: 'c-kept', ifname: 'eth0' }],
+    };
+    await agent('GC', '', { containerId: '', ifName: '', args: {}, config });
+    assert.deepEqual(Object.values(api.records('ens192-v4')), ['default/kept eth0', 'default/other eth0']);
+  });
+
+  it('GC leaves everything alone when it cannot tell which pod a listed container is of', async () => {
+    const api = walkthroughApi();
+    api.addPod('a');
+    await api.agent()('ADD', 'a', { pools4 });
+    const config = {
+      cniVersion: '1.1.0',
+      name: 'spidernet-chainer',
+      type: 'ipvlan',
+      'cni.dev/valid-attachments': [{ containerID: 'c-a', ifname: 'eth0' }],
+    } as const;
+    await api.agent()('GC', '', { containerId: '', ifName: '', args: {}, config });
+    assert.deepEqual(Object.keys(api.records('ens192-v4')), ['172.51.0.100']);
+  });
+});

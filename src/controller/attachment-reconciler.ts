@@ -1,0 +1,112 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { OwnerReference } from '../api/spider-schema.ts';
+import type { NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
+import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
+import type { Logger } from '../core/log.ts';
+import { attachmentName, desiredAttachment, foreignController } from './attachment.ts';
+import type { EventWriter, ObjectAccess } from './ports.ts';
+
+/** SpiderMultusConfig → NetworkAttachmentDefinition: whatever happened, make the attachment what the config says. */
+
+export interface AttachmentReconcilerDeps {
+  readonly configs: Pick<ObjectAccess<SpiderMultusConfig>, 'cached' | 'read'>;
+  readonly attachments: Pick<ObjectAccess<NetworkAttachmentDefinition>, 'read' | 'create' | 'replace'>;
+  readonly writeEvent: EventWriter;
+  readonly log: Logger;
+}
+
+export class AttachmentReconciler {
+  readonly #deps: AttachmentReconcilerDeps;
+
+  constructor(deps: AttachmentReconcilerDeps) {
+    this.#deps = deps;
+  }
+
+  /** Keys of the configs that an attachment belongs to: its owner, and those that want its name. */
+  configsOf(attachment: NetworkAttachmentDefinition): string[] {
+    const { namespace, name, ownerReferences = [] } = attachment.metadata;
+    const owners = ownerReferences.filter(({ kind }) => kind === 'SpiderMultusConfig').map((owner) => owner.name);
+    const wanting = this.#deps.configs
+      .cached()
+      .filter((config) => config.metadata.namespace === namespace && attachmentName(config) === name)
+      .map((config) => config.metadata.name ?? '');
+    return [...new Set([...owners, ...wanting])].map((config) => `${namespace ?? ''}/${config}`);
+  }
+
+  /** Key: namespace/name of a config. */
+  async reconcile(key: string): Promise<void> {
+    const [namespace = '', name = ''] = key.split('/');
+    const config = await this.#deps.configs.read(namespace, name);
+    // Gone or going: the garbage collector takes the attachment, by its owner reference.
+    if (config === undefined || config.metadata.deletionTimestamp) return;
+    try {
+      await this.#apply(config);
+    } catch (error) {
+      // A conflict is no failure: somebody else wrote in between, and the retry sees it.
+      if (!hasErrorCode(error, 'kube_conflict')) {
+        this.#deps.writeEvent(config, 'Warning', 'AttachmentFailed', formatErrorChain(error));
+      }
+      throw error;
+    }
+  }
+
+  async #apply(config: SpiderMultusConfig): Promise<void> {
+    const desired = desiredAttachment(config);
+    const { namespace = '', name = '' } = desired.metadata;
+    const actual = await this.#deps.attachments.read(namespace, name);
+    if (actual === undefined) {
+      await this.#deps.attachments.create(desired);
+      this.#report(config, 'AttachmentCreated', `created NetworkAttachmentDefinition ${namespace}/${name}`);
+      return;
+    }
+    refuseForeign(actual, config);
+    const next = merged(actual, desired);
+    if (isDeepStrictEqual(next, actual)) return;
+    await this.#deps.attachments.replace(next);
+    this.#report(config, 'AttachmentUpdated', `updated NetworkAttachmentDefinition ${namespace}/${name}`);
+  }
+
+  #report(config: SpiderMultusConfig, reason: string, message: string): void {
+    this.#deps.log.info({ config: `${config.metadata.namespace ?? ''}/${config.metadata.name ?? ''}` }, message);
+    this.#deps.writeEvent(config, 'Normal', reason, message);
+  }
+}
+
+/** The actual object with our fields; labels and other owners that are no controllers stay. */
+function merged(
+  actual: NetworkAttachmentDefinition,
+  desired: NetworkAttachmentDefinition,
+): NetworkAttachmentDefinition {
+  const { annotations: _, ...metadata } = actual.metadata;
+  const annotations = desired.metadata.annotations ?? {};
+  const ownerReferences = mergedOwners(actual.metadata.ownerReferences ?? [], desired.metadata.ownerReferences ?? []);
+  return {
+    ...actual,
+    metadata: { ...metadata, ...(Object.keys(annotations).length > 0 ? { annotations } : {}), ownerReferences },
+    spec: desired.spec ?? {},
+  };
+}
+
+function mergedOwners(actual: readonly OwnerReference[], desired: readonly OwnerReference[]): OwnerReference[] {
+  const isReplaced = (owner: OwnerReference): boolean =>
+    owner.controller === true || desired.some((own) => own.kind === owner.kind && own.name === owner.name);
+  return [...actual.filter((owner) => !isReplaced(owner)), ...desired];
+}
+
+function refuseForeign(attachment: NetworkAttachmentDefinition, config: SpiderMultusConfig): void {
+  const { namespace = '', name = '' } = attachment.metadata;
+  const object = `NetworkAttachmentDefinition ${namespace}/${name}`;
+  if (attachment.metadata.deletionTimestamp) {
+    const what = 'is being deleted; it is made again once it is gone';
+    throw new SluiceError({ code: 'kube_conflict', operation: 'update', object, what });
+  }
+  const owner = foreignController(attachment, config);
+  if (owner === undefined) return;
+  throw new SluiceError({
+    code: 'already_exists',
+    operation: 'generate',
+    object,
+    what: `the net-attach-def ${namespace}/${name} already exists and is managed by ${owner.kind} ${namespace}/${owner.name}.`,
+    remedy: `delete one of the two, or give ${config.metadata.name ?? ''} another target with the annotation multus.spidernet.io/cr-name`,
+  });
+}

@@ -1,0 +1,120 @@
+import type { KubeObject } from '../api/kubernetes.ts';
+import {
+  networkAttachmentDefinitions,
+  pods as podResource,
+  spiderIPPools,
+  spiderMultusConfigs,
+  type GroupVersionResource,
+} from '../api/resources.ts';
+import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type { NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
+import type { Clock } from '../core/clock.ts';
+import type { Logger } from '../core/log.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { EventRecorder } from '../kube/event-recorder.ts';
+import { Informer } from '../kube/informer.ts';
+import { AttachmentReconciler } from './attachment-reconciler.ts';
+import { eventWriter, kubeAccess } from './kube-access.ts';
+import { OrphanReclaimer, type PodUids } from './orphan-reclaimer.ts';
+import { PoolReconciler } from './pool-reconciler.ts';
+import { WorkQueue } from './work-queue.ts';
+
+/** Everything is looked at again this often, in case an event was lost to a bug, ours or another's. */
+const resyncMs = 60_000;
+
+export interface ReconcilersOptions {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** Resolves when the copies are filled. */
+export async function startReconcilers(options: ReconcilersOptions): Promise<{ stopped(): Promise<void> }> {
+  const { client, clock, log, signal } = options;
+  const recorder = new EventRecorder({ client, component: 'sluice-controller', clock, log });
+  const informer = (gvr: GroupVersionResource): Informer<KubeObject> => new Informer({ client, gvr, log, clock });
+  const configs = informer(spiderMultusConfigs);
+  const attachments = informer(networkAttachmentDefinitions);
+  const pools = informer(spiderIPPools);
+
+  const attachmentReconciler = new AttachmentReconciler({
+    configs: kubeAccess<SpiderMultusConfig>(client, spiderMultusConfigs, configs),
+    attachments: kubeAccess<NetworkAttachmentDefinition>(client, networkAttachmentDefinitions),
+    writeEvent: eventWriter(recorder, spiderMultusConfigs),
+    log,
+  });
+  const poolReconciler = new PoolReconciler({
+    pools: kubeAccess<SpiderIPPool>(client, spiderIPPools, pools),
+    writeEvent: eventWriter(recorder, spiderIPPools),
+    log,
+  });
+  const pods = new Informer<KubeObject>({ client, gvr: podResource, log, clock, transform: identityOf });
+  const orphans = new OrphanReclaimer({
+    pools: kubeAccess<SpiderIPPool>(client, spiderIPPools, pools),
+    pods: podUids(client, pods),
+    clock,
+    log,
+  });
+  const configQueue = queue('configs', (key) => attachmentReconciler.reconcile(key), options);
+  const poolQueue = queue('pools', (key) => poolReconciler.reconcile(key), options);
+
+  const addConfig = (object: KubeObject): void => configQueue.add(keyOf(object));
+  const addPool = (object: KubeObject): void => poolQueue.add(object.metadata?.name ?? '');
+  const addOwners = (object: KubeObject): void => {
+    for (const key of attachmentReconciler.configsOf(object as NetworkAttachmentDefinition)) configQueue.add(key);
+  };
+  configs.on('add', addConfig).on('update', addConfig);
+  attachments.on('add', addOwners).on('update', addOwners).on('delete', addOwners);
+  pools.on('add', addPool).on('update', addPool);
+
+  const running = [configs, attachments, pools, pods].map((each) => each.start(signal));
+  await Promise.all([configs.synced, attachments.synced, pools.synced, pods.synced]);
+  const resyncing = resync(options, async () => {
+    configs.list().forEach(addConfig);
+    pools.list().forEach(addPool);
+    await orphans.scan();
+  });
+  return {
+    stopped: async () => {
+      await Promise.all([...running, resyncing, configQueue.idle(), poolQueue.idle()]);
+      await recorder.flush();
+    },
+  };
+}
+
+function queue(name: string, reconcile: (key: string) => Promise<void>, options: ReconcilersOptions): WorkQueue {
+  const { clock, log, signal } = options;
+  return new WorkQueue({ name, reconcile, clock, log, signal });
+}
+
+async function resync({ clock, signal }: ReconcilersOptions, lookAgain: () => Promise<void>): Promise<void> {
+  while (!signal.aborted) {
+    await clock.sleep(resyncMs, signal).catch(() => undefined);
+    if (!signal.aborted) await lookAgain();
+  }
+}
+
+function keyOf(object: KubeObject): string {
+  return `${object.metadata?.namespace ?? ''}/${object.metadata?.name ?? ''}`;
+}
+
+/** All that is kept of a pod: there may be tens of thousands. */
+function identityOf({ metadata }: KubeObject): KubeObject {
+  return {
+    metadata: {
+      ...(metadata?.namespace === undefined ? {} : { namespace: metadata.namespace }),
+      ...(metadata?.name === undefined ? {} : { name: metadata.name }),
+      ...(metadata?.uid === undefined ? {} : { uid: metadata.uid }),
+      ...(metadata?.resourceVersion === undefined ? {} : { resourceVersion: metadata.resourceVersion }),
+    },
+  };
+}
+
+function podUids(client: KubeClient, copies: Informer<KubeObject>): PodUids {
+  const access = kubeAccess<KubeObject>(client, podResource, copies);
+  return {
+    cached: (namespace, name) => copies.get(namespace, name)?.metadata?.uid,
+    read: async (namespace, name) => (await access.read(namespace, name))?.metadata?.uid,
+  };
+}

@@ -1,0 +1,169 @@
+import { hostname } from 'node:os';
+import { leases } from '../api/resources.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
+import { hasErrorCode, SluiceError } from '../core/error.ts';
+import type { Logger } from '../core/log.ts';
+import { createKubeClient, type KubeClient } from '../kube/client.ts';
+import type { KubeConfig } from '../kube/config.ts';
+import { createAdmission } from './admission-server.ts';
+import { createHealthServer } from './health.ts';
+import { LeaderElection } from './leader.ts';
+import { startReconcilers } from './reconcilers.ts';
+import { registerWebhooks } from './register.ts';
+import type { WebhookAddress } from './webhook-registration.ts';
+
+export interface ControllerOptions {
+  readonly kubeConfig: KubeConfig;
+  readonly webhook: {
+    /** Where to listen; port 0 takes a free one. */
+    readonly host: string;
+    readonly port: number;
+    /** "host:port" by which the API server reaches it; by default where it listens. */
+    readonly url?: string | undefined;
+    /** Instead of a URL, in a cluster: the Service in front of this controller. */
+    readonly service?: { readonly namespace: string; readonly name: string; readonly port: number } | undefined;
+  };
+  /** Of /healthz and /readyz; port 0 takes a free one. */
+  readonly healthPort: number;
+  readonly healthHost?: string | undefined;
+  /** Where the lease lives. */
+  readonly namespace?: string | undefined;
+  /** Refuse pools whose subnet has host bits, as Spiderpool does, instead of clearing them with a warning. */
+  readonly strictSubnet?: boolean | undefined;
+  readonly log: Logger;
+  /** Aborted: stop in order. */
+  readonly signal: AbortSignal;
+  readonly clock?: Clock | undefined;
+}
+
+export interface RunningController {
+  /** Base URLs. */
+  readonly webhookUrl: string;
+  readonly healthUrl: string;
+  /** Resolves when the controller leads, its copies are filled and its webhooks are registered. */
+  readonly ready: Promise<void>;
+  /** Resolves after an orderly stop; rejects when the controller cannot go on (the lease was lost, no API). */
+  readonly stopped: Promise<void>;
+}
+
+/** Resolves as soon as the ports are open. */
+export async function startController(options: ControllerOptions): Promise<RunningController> {
+  const clock = options.clock ?? systemClock;
+  const client = createKubeClient(options.kubeConfig, { userAgent: 'sluice-controller' });
+  const progress = { notReady: 'starting' as string | undefined };
+  const health = createHealthServer(() => progress.notReady);
+  const admission = await createAdmission({ ...options, client, clock });
+  const healthUrl = await health.listen({ host: options.healthHost ?? '127.0.0.1', port: options.healthPort });
+  const webhookUrl = await admission.server.listen({ host: options.webhook.host, port: options.webhook.port });
+  const address: WebhookAddress =
+    options.webhook.service === undefined
+      ? { kind: 'url', hostPort: options.webhook.url ?? new URL(webhookUrl).host }
+      : { kind: 'service', ...options.webhook.service };
+
+  const ready = deferred();
+  const run = lead(options, { client, clock, address, caPem: admission.caPem, webhookUrl }, () => {
+    progress.notReady = undefined;
+    ready.resolve();
+  });
+  const stopped = run.finally(async () => {
+    progress.notReady = 'stopping';
+    ready.reject(
+      new SluiceError({ code: 'cancelled', operation: 'start', object: 'controller', what: 'it was stopped' }),
+    );
+    await admission.server.close();
+    await health.close();
+    client.close();
+  });
+  stopped.catch(() => undefined);
+  return { webhookUrl, healthUrl, ready: ready.promise, stopped };
+}
+
+interface Parts {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly address: WebhookAddress;
+  readonly caPem: string;
+  readonly webhookUrl: string;
+}
+
+async function lead(options: ControllerOptions, parts: Parts, onReady: () => void): Promise<void> {
+  const { signal, log } = options;
+  const { client, clock } = parts;
+  const namespace = options.namespace ?? 'kube-system';
+  // Unique while the process lives, since nobody else can listen there; the same after a restart, which then need
+  // not wait for its own old lease to run out.
+  const identity = `${hostname()}/${new URL(parts.webhookUrl).host}`;
+  const election = new LeaderElection({ client, namespace, name: 'sluice-controller', identity, clock, log });
+  const hasLeases = await servesLeases(client, namespace, clock, options);
+  const work = new AbortController();
+  const stopWork = (): void => work.abort();
+  signal.addEventListener('abort', stopWork, { once: true });
+  try {
+    if (hasLeases) await election.acquire(signal);
+    signal.throwIfAborted();
+    const reconcilers = await startReconcilers({ client, clock, log, signal: work.signal });
+    await registerWebhooks(client, parts.address, parts.caPem);
+    log.info({ webhook: parts.webhookUrl }, 'controller ready');
+    onReady();
+    const outcome = hasLeases ? await election.hold(signal) : await aborted(signal);
+    stopWork();
+    await reconcilers.stopped();
+    if (outcome === 'lost') throw leaseLost();
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  } finally {
+    stopWork();
+    signal.removeEventListener('abort', stopWork);
+    if (hasLeases) await election.release();
+  }
+}
+
+/** API servers without coordination.k8s.io exist in tests only; there the controller is alone. */
+async function servesLeases(
+  client: KubeClient,
+  namespace: string,
+  clock: Clock,
+  { signal, log }: ControllerOptions,
+): Promise<boolean> {
+  for (;;) {
+    try {
+      await client.list(leases, { namespace, limit: 1 }, { signal });
+      return true;
+    } catch (error) {
+      if (hasErrorCode(error, 'kube_not_found')) {
+        log.warn({}, 'the API server has no leases: no other controller may run beside this one');
+        return false;
+      }
+      if (signal.aborted || !hasErrorCode(error, 'kube_unreachable')) throw error;
+      log.warn({}, 'waiting for the API server');
+      await clock.sleep(1000, signal);
+    }
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<'stopped'> {
+  if (signal.aborted) return Promise.resolve('stopped');
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve('stopped'), { once: true }));
+}
+
+function leaseLost(): SluiceError {
+  return new SluiceError({
+    code: 'cancelled',
+    operation: 'hold the lease of',
+    object: 'controller',
+    what: 'it could not be renewed in time',
+    remedy: 'the controller ends and is started again by its supervisor',
+  });
+}
+
+function deferred(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
+  let resolve: () => void = () => undefined;
+  let reject: (error: Error) => void = () => undefined;
+  const promise = new Promise<void>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
+  });
+  // Whoever does not wait for it does not want its failure reported as unhandled either.
+  promise.catch(() => undefined);
+  return { promise, resolve, reject };
+}

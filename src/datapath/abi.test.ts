@@ -1,0 +1,144 @@
+/** The committed object is what bpf/ says and what abi.ts believes. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { packageRoot } from '../kernel/package-root.ts';
+import * as abi from './abi.ts';
+import { MIN_RATE_BPS, BURST_MS, MIN_QUEUE_FRAMES, QUEUE_MS } from './shaper.ts';
+import { endpointObjectPath, readEndpointObject } from './programs.ts';
+import { type FieldSpec, fieldSize } from './struct.ts';
+
+const { spec } = readEndpointObject();
+const root = packageRoot();
+const header = (name: string): string => readFileSync(join(root, 'bpf', name), 'utf8');
+const doc = (name: string): string => readFileSync(join(root, 'docs', 'reference', name), 'utf8');
+
+/** The enumerators of `enum name` in abi.h, in the order of their numbers. */
+function enumerators(name: string): Map<string, number> {
+  const body = new RegExp(`enum ${name} \\{([^}]*)\\}`).exec(header('abi.h'))?.[1] ?? '';
+  return new Map([...body.matchAll(/(\w+) = (\d+)/g)].map((match) => [match[1] ?? '', Number(match[2])]));
+}
+
+describe('the structs of abi.ts against the BTF of the object', () => {
+  for (const struct of abi.structs) {
+    it(`struct ${struct.cName}`, () => {
+      const type = spec.btf.find('struct', struct.cName);
+      assert.ok(type, 'is in the BTF');
+      assert.equal(type.size, struct.size);
+      const members = type.members.filter((member) => member.name !== 'pad');
+      assert.deepEqual(
+        Object.values<FieldSpec>(struct.fields).map(([name, fieldType, offset]) => [
+          name,
+          offset * 8,
+          fieldSize[fieldType],
+        ]),
+        members.map((member) => [member.name, member.bitOffset, spec.btf.sizeOf(member.typeId)]),
+      );
+    });
+
+    it(`struct ${struct.cName} survives encoding and decoding`, () => {
+      const bytes = Uint8Array.from({ length: struct.size }, (_, i) => i + 1);
+      const codec = struct as unknown as { encode(value: unknown): Uint8Array; decode(bytes: Uint8Array): unknown };
+      const value = codec.decode(bytes);
+      assert.deepEqual(codec.decode(codec.encode(value)), value);
+    });
+  }
+});
+
+describe('the numbers of abi.ts against abi.h', () => {
+  it('reasons', () => {
+    const inC = [...enumerators('reason')].map(([name, value]) => [
+      name.replace(/^(DROP|REASON)_/, '').toLowerCase(),
+      value,
+    ]);
+    assert.deepEqual(
+      inC,
+      abi.reasons.map((reason, value) => [reason, value]),
+    );
+  });
+  it('directions', () => {
+    assert.deepEqual([...enumerators('direction').values()], [0, 1]);
+    assert.deepEqual(
+      [...enumerators('direction').keys()],
+      abi.directions.map((name) => `DIRECTION_${name.toUpperCase()}`),
+    );
+  });
+  it('flags, identities, action and version', () => {
+    assert.deepEqual([...enumerators('endpoint_flag').values()], Object.values(abi.endpointFlag));
+    assert.deepEqual([...enumerators('conntrack_flag').values()], Object.values(abi.conntrackFlag));
+    assert.deepEqual([...enumerators('reserved_identity').values()], Object.values(abi.reservedIdentity));
+    assert.deepEqual([...enumerators('policy_action').values()], [abi.ACTION_ALLOW]);
+    assert.match(header('abi.h'), new RegExp(`#define ABI_VERSION ${abi.ABI_VERSION}\\n`));
+    assert.match(header('abi.h'), /#define POLICY_EXACT_BITS \(32 \+ 32 \+ 8\)\n/);
+    assert.equal(abi.POLICY_EXACT_BITS, 32 + 32 + 8);
+    assert.match(header('abi.h'), new RegExp(`#define IPCACHE_EXACT_BITS ${abi.IPCACHE_EXACT_BITS}\\n`));
+  });
+});
+
+describe('the reference pages against the code', () => {
+  it('docs/reference/drop-reasons.md has every reason, in order', () => {
+    const rows = [...doc('drop-reasons.md').matchAll(/^\| `(\w+)` +\| (\d+) +\|/gm)].map((row) => [
+      row[1],
+      Number(row[2]),
+    ]);
+    assert.deepEqual(rows, abi.reasons.map((reason, value) => [reason, value]).slice(1));
+  });
+  it('docs/reference/limits.md has the size of every map', () => {
+    for (const [name, map] of spec.maps) {
+      if (map.maxEntries > 1)
+        assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${map.maxEntries} +\\|`, 'm'));
+    }
+  });
+  it('docs/reference/limits.md has every conntrack time', () => {
+    const constants = [...header('conntrack.h').matchAll(/#define (CONNTRACK_\w+)_NS \((\d+) \* NS_PER_S\)/g)];
+    assert.ok(constants.length >= 9);
+    for (const [, name, seconds] of constants) {
+      assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${seconds} s +\\|`, 'm'));
+    }
+  });
+  it('docs/reference/limits.md has the numbers of the shaper and the parser', () => {
+    const extensionHeaders = Number(/#define EXTENSION_HEADERS_MAX (\d+)/.exec(header('parse.h'))?.[1]);
+    const wanted = {
+      MIN_RATE_BPS: `${MIN_RATE_BPS} bit/s`,
+      BURST_MS: `${BURST_MS} ms`,
+      QUEUE_MS: `${QUEUE_MS} ms`,
+      MIN_QUEUE_FRAMES: `${MIN_QUEUE_FRAMES}`,
+      EXTENSION_HEADERS_MAX: `${extensionHeaders}`,
+    };
+    for (const [name, value] of Object.entries(wanted)) {
+      assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${value} +\\|`, 'm'));
+    }
+  });
+});
+
+/** Objects depend on the compiler's major version: the committed ones are clang 14's (Debian 12). */
+const committedClang = 14;
+
+function clangMajor(): number | undefined {
+  try {
+    const text = execFileSync('clang', ['--version'], { encoding: 'utf8', stdio: 'pipe' });
+    return Number(/clang version (\d+)/.exec(text)?.[1]);
+  } catch {
+    return undefined;
+  }
+}
+
+const major = clangMajor();
+const skip =
+  major === committedClang
+    ? false
+    : `needs clang ${committedClang}, has ${major === undefined ? 'none' : `clang ${major}`}`;
+
+it('the committed object is what clang makes of bpf/', { skip }, () => {
+  const out = mkdtempSync(join(tmpdir(), 'sluice-bpf-'));
+  try {
+    execFileSync('make', ['-s', '-C', join(root, 'bpf'), `OUT=${out}`], { stdio: 'pipe' });
+    const rebuilt = readFileSync(join(out, 'endpoint.bpf.o'));
+    assert.ok(rebuilt.equals(readFileSync(endpointObjectPath())), 'run `make -C bpf` and commit bpf/build');
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+});

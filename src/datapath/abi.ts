@@ -1,0 +1,167 @@
+/**
+ * The TypeScript side of bpf/abi.h: every key, value and number that crosses the border to the kernel programs.
+ * abi.test.ts compares all of it with the BTF of the committed object. The reasons for the layouts are in abi.h.
+ */
+import type { IpAddress, IpFamily } from '../core/ip.ts';
+import { ipFromBytes, ipToBytes } from '../core/ip.ts';
+import type { StructValue } from './struct.ts';
+import { defineStruct } from './struct.ts';
+
+export const ABI_VERSION = 1;
+
+export type Direction = 'ingress' | 'egress';
+
+/** enum direction: the index is the number. */
+export const directions = ['ingress', 'egress'] as const satisfies readonly Direction[];
+
+/** enum reason: the index is the number. docs/reference/drop-reasons.md has the same list. */
+export const reasons = [
+  'forwarded',
+  'no_endpoint',
+  'not_programmed',
+  'policy',
+  'non_ip',
+  'truncated',
+  'malformed',
+  'extension_headers',
+  'source_route',
+  'fragment_unknown',
+  'conntrack_full',
+] as const;
+
+export type Reason = (typeof reasons)[number];
+export type DropReason = Exclude<Reason, 'forwarded'>;
+
+/** enum reserved_identity. */
+export const reservedIdentity = { any: 0, host: 1, world: 2 } as const;
+
+export const ACTION_ALLOW = 1;
+
+/** enum endpoint_flag. */
+export const endpointFlag = { programmed: 1, isolatedIngress: 2, isolatedEgress: 4 } as const;
+
+/** enum conntrack_flag. */
+export const conntrackFlag = { replied: 1, finOriginal: 2, finReply: 4, rst: 8 } as const;
+
+/** The bits of a policy key that always match exactly, and of an ipcache key before the address. */
+export const POLICY_EXACT_BITS = 72;
+export const IPCACHE_EXACT_BITS = 32;
+
+export const endpointIdKey = defineStruct('', 4, { endpointId: ['', 'u32', 0] });
+
+export const endpointStruct = defineStruct('endpoint', 8, {
+  policyId: ['policy_id', 'u32', 0],
+  flags: ['flags', 'u32', 4],
+});
+
+export const policyKey = defineStruct('policy_key', 16, {
+  prefixLen: ['prefix_len', 'u32', 0],
+  policyId: ['policy_id', 'u32', 4],
+  identity: ['identity', 'u32', 8],
+  direction: ['direction', 'u8', 12],
+  protocol: ['protocol', 'u8', 13],
+  port: ['port', 'be16', 14],
+});
+
+export const policyValue = defineStruct('policy_value', 8, {
+  ruleId: ['rule_id', 'u32', 0],
+  action: ['action', 'u8', 4],
+  prefixLen: ['prefix_len', 'u8', 5],
+});
+
+export const ipcacheKey = defineStruct('ipcache_key', 24, {
+  prefixLen: ['prefix_len', 'u32', 0],
+  family: ['family', 'u8', 4],
+  address: ['address', 'address', 8],
+});
+
+export const ipcacheValue = defineStruct('ipcache_value', 4, { identity: ['identity', 'u32', 0] });
+
+export const conntrackKey = defineStruct('conntrack_key', 44, {
+  endpointId: ['endpoint_id', 'u32', 0],
+  localAddress: ['local_address', 'address', 4],
+  remoteAddress: ['remote_address', 'address', 20],
+  localPort: ['local_port', 'be16', 36],
+  remotePort: ['remote_port', 'be16', 38],
+  family: ['family', 'u8', 40],
+  protocol: ['protocol', 'u8', 41],
+});
+
+export const conntrackEntry = defineStruct('conntrack_entry', 24, {
+  lastSeenNs: ['last_seen_ns', 'u64', 0],
+  revision: ['revision', 'u32', 8],
+  ruleId: ['rule_id', 'u32', 12],
+  identity: ['identity', 'u32', 16],
+  direction: ['direction', 'u8', 20],
+  flags: ['flags', 'u8', 21],
+});
+
+export const fragmentKey = defineStruct('fragment_key', 44, {
+  endpointId: ['endpoint_id', 'u32', 0],
+  source: ['source', 'address', 4],
+  destination: ['destination', 'address', 20],
+  id: ['id', 'be32', 36],
+  family: ['family', 'u8', 40],
+  protocol: ['protocol', 'u8', 41],
+  direction: ['direction', 'u8', 42],
+});
+
+export const fragmentValue = defineStruct('fragment_value', 8, {
+  sourcePort: ['source_port', 'be16', 0],
+  destinationPort: ['destination_port', 'be16', 2],
+  kind: ['kind', 'u8', 4],
+  protocol: ['protocol', 'u8', 5],
+});
+
+export const metricsKey = defineStruct('metrics_key', 8, {
+  endpointId: ['endpoint_id', 'u32', 0],
+  reason: ['reason', 'u16', 4],
+  direction: ['direction', 'u8', 6],
+});
+
+export const metricsValue = defineStruct('metrics_value', 16, {
+  packets: ['packets', 'u64', 0],
+  bytes: ['bytes', 'u64', 8],
+});
+
+export const clockStruct = defineStruct('clock', 16, {
+  jiffies: ['jiffies', 'u64', 0],
+  nowNs: ['now_ns', 'u64', 8],
+});
+
+export const configStruct = defineStruct('config', 12, {
+  epoch: ['epoch', 'u32', 0],
+  abiVersion: ['abi_version', 'u32', 4],
+  lastPolicyId: ['last_policy_id', 'u32', 8],
+});
+
+/** For the test that compares them with the object's BTF. */
+export const structs = [
+  endpointStruct,
+  policyKey,
+  policyValue,
+  ipcacheKey,
+  ipcacheValue,
+  conntrackKey,
+  conntrackEntry,
+  fragmentKey,
+  fragmentValue,
+  metricsKey,
+  metricsValue,
+  clockStruct,
+  configStruct,
+] as const;
+
+export type ConntrackKey = StructValue<(typeof conntrackKey)['fields']>;
+export type ConntrackEntry = StructValue<(typeof conntrackEntry)['fields']>;
+
+/** struct address: IPv4 in the first word. */
+export function encodeAddress(address: IpAddress): Uint8Array {
+  const bytes = new Uint8Array(16);
+  bytes.set(ipToBytes(address));
+  return bytes;
+}
+
+export function decodeAddress(bytes: Uint8Array, family: IpFamily): IpAddress {
+  return ipFromBytes(bytes.subarray(0, family === 4 ? 4 : 16));
+}

@@ -1,0 +1,263 @@
+/**
+ * The kernel's share of Sluice, seen from TypeScript: one object for a node, over maps pinned on bpffs. Everything it
+ * writes stays in force when the process ends, and a new Datapath over the same directory continues from it. All calls
+ * are synchronous. One process at a time writes.
+ */
+import type { IpFamily, IpPrefix } from '../core/ip.ts';
+import type { Logger } from '../core/log.ts';
+import { SluiceError } from '../core/error.ts';
+import {
+  decodeAddress,
+  directions,
+  type Direction,
+  type DropReason,
+  encodeAddress,
+  endpointFlag,
+  endpointIdKey,
+  endpointStruct,
+  IPCACHE_EXACT_BITS,
+  ipcacheKey,
+  ipcacheValue,
+  metricsKey,
+  metricsValue,
+  type Reason,
+  reasons,
+} from './abi.ts';
+import { type AttachMechanism, EndpointHooks, type Finding } from './hooks.ts';
+import { DatapathMaps, type MapLimits } from './maps.ts';
+import { type PolicyEntry, PolicyTable } from './policy-table.ts';
+import { readEndpointObject } from './programs.ts';
+
+export type { Finding } from './hooks.ts';
+export type { PolicyEntry } from './policy-table.ts';
+
+export interface DatapathOptions {
+  /** A directory on a mounted bpffs; made if absent. */
+  readonly bpffsDir: string;
+  readonly log?: Logger;
+  readonly limits?: MapLimits;
+  /** Default: tcx where the kernel has it. */
+  readonly mechanism?: AttachMechanism;
+}
+
+export interface EndpointPolicy {
+  readonly isolated: { readonly ingress: boolean; readonly egress: boolean };
+  readonly entries: readonly PolicyEntry[];
+}
+
+/** What the kernel holds of an endpoint. */
+export interface EndpointState {
+  readonly endpointId: number;
+  /** False: everything except ARP and neighbour discovery is dropped. */
+  readonly programmed: boolean;
+  readonly policyRevision: number;
+  readonly isolated: { readonly ingress: boolean; readonly egress: boolean };
+  /** Interfaces with pinned links; empty where the kernel has no tcx. */
+  readonly interfaces: readonly string[];
+}
+
+export interface Counter<R extends Reason = Reason> {
+  readonly endpointId: number;
+  readonly direction: Direction;
+  readonly reason: R;
+  readonly packets: bigint;
+  readonly bytes: bigint;
+}
+
+export class Datapath implements Disposable {
+  readonly #maps: DatapathMaps;
+  readonly #hooks: EndpointHooks;
+  readonly #policies: PolicyTable;
+
+  private constructor(maps: DatapathMaps, hooks: EndpointHooks) {
+    this.#maps = maps;
+    this.#hooks = hooks;
+    this.#policies = new PolicyTable(maps.byName.policy);
+    this.#policies.adopt(new Map(this.#endpointValues().map(([endpointId, { policyId }]) => [endpointId, policyId])));
+  }
+
+  /** Creates the maps or adopts those that are pinned; throws when those are of an incompatible version. */
+  static open(options: DatapathOptions): Datapath {
+    const object = readEndpointObject();
+    const maps = DatapathMaps.open(options.bpffsDir, object.spec, options.limits ?? {});
+    try {
+      const datapath = new Datapath(maps, new EndpointHooks(options.bpffsDir, object, maps.byName, options.mechanism));
+      const adopted = datapath.endpoints().length;
+      options.log?.info({ bpffsDir: options.bpffsDir, endpoints: adopted }, 'datapath open');
+      return datapath;
+    } catch (error) {
+      maps.close();
+      throw error;
+    }
+  }
+
+  /** How programs get onto hooks on this kernel. */
+  get mechanism(): AttachMechanism {
+    return this.#hooks.mechanism;
+  }
+
+  /**
+   * Puts the programs on both hooks of the interface. Idempotent; an endpoint without a policy drops everything
+   * from here on. `netns` is a path. Replaces programs of an earlier version without a gap.
+   */
+  attach(target: { endpointId: number; netns: string; interfaceName: string }): void {
+    const key = endpointIdKey.encode({ endpointId: target.endpointId });
+    if (this.#maps.byName.endpoints.lookup(key) === undefined) {
+      this.#maps.byName.endpoints.update(key, endpointStruct.encode({ policyId: 0, flags: 0 }));
+    }
+    this.#hooks.attach(target.endpointId, target.netns, target.interfaceName);
+  }
+
+  /**
+   * Removes pins, policy and counters; succeeds when they are gone already. Connections stay in conntrack until they
+   * expire: no policy id is used twice, so a later endpoint of the same id has each of them judged anew.
+   */
+  detachEndpoint(endpointId: number): void {
+    this.#maps.byName.endpoints.delete(endpointIdKey.encode({ endpointId }));
+    this.#hooks.remove(endpointId);
+    this.#policies.forget(endpointId);
+    const counters = directions.flatMap((_, direction) =>
+      reasons.map((__, reason) => metricsKey.encode({ endpointId, reason, direction })),
+    );
+    this.#maps.byName.metrics.deleteBatch(counters);
+  }
+
+  /**
+   * Replaces the endpoint's policy in one step: each packet is judged by the old or the new one. The next packet of
+   * every established connection is judged again.
+   */
+  setPolicy(endpointId: number, policy: EndpointPolicy): void {
+    const key = endpointIdKey.encode({ endpointId });
+    const existing = this.#maps.byName.endpoints.lookup(key);
+    if (existing === undefined) {
+      throw new SluiceError({
+        code: 'not_found',
+        operation: 'set policy of',
+        object: `endpoint ${endpointId}`,
+        what: 'it is not attached',
+      });
+    }
+    const flags = flagsOf(policy);
+    if (endpointStruct.decode(existing).flags === flags && this.#policies.isCurrent(endpointId, policy.entries)) return;
+    const policyId = this.#maps.readConfig().lastPolicyId + 1;
+    this.#maps.writeConfig({ lastPolicyId: policyId });
+    const image = this.#policies.write(policyId, policy.entries);
+    this.#maps.byName.endpoints.update(key, endpointStruct.encode({ policyId, flags }));
+    this.#policies.commit(endpointId, policyId, image);
+  }
+
+  /** The entries the kernel has for the endpoint. */
+  policyEntries(endpointId: number): PolicyEntry[] {
+    return this.#policies.entries(endpointId);
+  }
+
+  endpoints(): EndpointState[] {
+    const pinned = this.#hooks.pinned();
+    return this.#endpointValues().map(([endpointId, { policyId, flags }]) => ({
+      endpointId,
+      programmed: (flags & endpointFlag.programmed) !== 0,
+      policyRevision: policyId,
+      isolated: {
+        ingress: (flags & endpointFlag.isolatedIngress) !== 0,
+        egress: (flags & endpointFlag.isolatedEgress) !== 0,
+      },
+      interfaces: pinned.get(endpointId) ?? [],
+    }));
+  }
+
+  /** First the new, then the removals, then the epoch: from then on every connection is judged by the result. */
+  updateIpcache(change: {
+    upsert: readonly (readonly [prefix: IpPrefix, identity: number])[];
+    remove: readonly IpPrefix[];
+  }): void {
+    if (change.upsert.length === 0 && change.remove.length === 0) return;
+    const { ipcache } = this.#maps.byName;
+    ipcache.updateBatch(
+      change.upsert.map(([prefix, identity]) => [encodePrefix(prefix), ipcacheValue.encode({ identity })]),
+    );
+    ipcache.deleteBatch(change.remove.map(encodePrefix));
+    this.#maps.writeConfig({ epoch: (this.#maps.readConfig().epoch + 1) >>> 0 });
+  }
+
+  ipcache(): [prefix: IpPrefix, identity: number][] {
+    return [...this.#maps.byName.ipcache.entries()].map(([key, value]) => [
+      decodePrefix(key),
+      ipcacheValue.decode(value).identity,
+    ]);
+  }
+
+  /** What is missing or wrong; empty when the endpoint is enforced on this interface. */
+  checkEndpoint(endpointId: number, netns: string, interfaceName: string): Finding[] {
+    const findings = this.#hooks.check(endpointId, netns, interfaceName);
+    const value = this.#maps.byName.endpoints.lookup(endpointIdKey.encode({ endpointId }));
+    const programmed = value !== undefined && (endpointStruct.decode(value).flags & endpointFlag.programmed) !== 0;
+    if (programmed) return findings;
+    return [...findings, { problem: 'not_programmed', message: `endpoint ${endpointId} has no policy in the kernel` }];
+  }
+
+  /** Packets and bytes since the endpoint was attached, forwarded ones included. */
+  counters(): Counter[] {
+    return [...this.#maps.byName.metrics.entries()].map(([key, value]) => decodeCounter(key, value));
+  }
+
+  dropCounters(): Counter<DropReason>[] {
+    return this.counters().filter((counter): counter is Counter<DropReason> => counter.reason !== 'forwarded');
+  }
+
+  /** Lets go of the maps; enforcement goes on. */
+  close(): void {
+    this.#maps.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #endpointValues(): [endpointId: number, value: ReturnType<typeof endpointStruct.decode>][] {
+    return [...this.#maps.byName.endpoints.entries()].map(([key, value]) => [
+      endpointIdKey.decode(key).endpointId,
+      endpointStruct.decode(value),
+    ]);
+  }
+}
+
+function flagsOf(policy: EndpointPolicy): number {
+  return (
+    endpointFlag.programmed |
+    (policy.isolated.ingress ? endpointFlag.isolatedIngress : 0) |
+    (policy.isolated.egress ? endpointFlag.isolatedEgress : 0)
+  );
+}
+
+function encodePrefix(prefix: IpPrefix): Uint8Array {
+  return ipcacheKey.encode({
+    prefixLen: IPCACHE_EXACT_BITS + prefix.prefixLen,
+    family: prefix.address.family,
+    address: encodeAddress(prefix.address),
+  });
+}
+
+function decodePrefix(bytes: Uint8Array): IpPrefix {
+  const key = ipcacheKey.decode(bytes);
+  return {
+    address: decodeAddress(key.address, key.family as IpFamily),
+    prefixLen: key.prefixLen - IPCACHE_EXACT_BITS,
+  };
+}
+
+function decodeCounter(keyBytes: Uint8Array, perCpu: Uint8Array): Counter {
+  const key = metricsKey.decode(keyBytes);
+  const direction = directions[key.direction];
+  const reason = reasons[key.reason];
+  if (direction === undefined || reason === undefined) {
+    throw new RangeError(`counter with direction ${key.direction}, reason ${key.reason}`);
+  }
+  let packets = 0n;
+  let bytes = 0n;
+  for (let offset = 0; offset < perCpu.length; offset += metricsValue.size) {
+    const value = metricsValue.decode(perCpu.subarray(offset));
+    packets += value.packets;
+    bytes += value.bytes;
+  }
+  return { endpointId: key.endpointId, direction, reason, packets, bytes };
+}

@@ -1,0 +1,127 @@
+/** Limits, measured by iperf3 between two namespaces: limiting is the function, so the rate is the result to check. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { describe, it } from 'node:test';
+import { RtNetlink } from '../kernel/index.ts';
+import { Datapath } from './datapath.ts';
+import { applyBandwidth, ifbName, MIN_RATE_BPS, readBandwidth, tbfParameters } from './shaper.ts';
+import { address, TestBpffs, TestPair, whyNoKernelTests } from './test-bed.ts';
+
+const limitBps = 100_000_000;
+const interfaceName = 'eth0';
+
+/** TCP payload in Mbit/s as the receiver counts it; `up` is from the pod. */
+async function goodputMbps(pair: TestPair, direction: 'up' | 'down', seconds = 3): Promise<number> {
+  const port = String(randomInt(20_000, 60_000));
+  const server = spawn('nsenter', [`--net=${pair.peer}`, 'iperf3', '-s', '-1', '-p', port, '--forceflush'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    await once(server.stdout, 'data');
+    const reverse = direction === 'down' ? ['-R'] : [];
+    const client = spawn(
+      'nsenter',
+      [`--net=${pair.pod}`, 'iperf3', '-J', '-c', address.peer4, '-p', port, '-t', String(seconds), ...reverse],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    let output = '';
+    client.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    await once(client, 'close');
+    const result = JSON.parse(output) as { error?: string; end: { sum_received: { bits_per_second: number } } };
+    assert.equal(result.error, undefined);
+    return result.end.sum_received.bits_per_second / 1e6;
+  } finally {
+    server.kill('SIGKILL');
+  }
+}
+
+const within = (value: number, wanted: number, tolerance: number): void =>
+  assert.ok(Math.abs(value - wanted) <= tolerance, `${value.toFixed(1)} Mbit/s, wanted ${wanted} ± ${tolerance}`);
+
+describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
+  for (const link of ['veth', 'macvlan'] as const) {
+    it(`${link}: limits each direction alone, changes live, and is removed`, async () => {
+      using pair = new TestPair(link);
+      const target = { netns: pair.pod, interfaceName };
+      const egress = applyBandwidth({ ...target, egressBps: limitBps });
+      assert.equal(egress.egressBps, limitBps);
+      assert.equal(egress.ingressBps, undefined);
+      within(await goodputMbps(pair, 'up'), 95, 3);
+      assert.ok((await goodputMbps(pair, 'down', 1)) > 500, 'the other direction is free');
+      const both = applyBandwidth({ ...target, egressBps: limitBps / 5, ingressBps: limitBps });
+      assert.deepEqual(readBandwidth(target), both);
+      within(await goodputMbps(pair, 'up'), 19, 0.8);
+      within(await goodputMbps(pair, 'down'), 95, 3);
+      applyBandwidth({ ...target, ingressBps: limitBps });
+      assert.ok((await goodputMbps(pair, 'up', 1)) > 500);
+      within(await goodputMbps(pair, 'down'), 95, 3);
+      applyBandwidth(target);
+      assert.deepEqual(
+        Object.values(readBandwidth(target)).filter((value) => value !== undefined),
+        [],
+      );
+      assert.ok((await goodputMbps(pair, 'down', 1)) > 500);
+      using netlink = RtNetlink.open(pair.pod);
+      assert.equal(netlink.linkByName(ifbName(netlink.mustLink(interfaceName).ifindex)), undefined);
+    });
+  }
+
+  it('is idempotent', () => {
+    using pair = new TestPair('veth');
+    const target = { netns: pair.pod, interfaceName, egressBps: 1_000_001, ingressBps: 2_000_000 };
+    const first = applyBandwidth(target);
+    assert.equal(first.egressBps, 1_000_008, 'whole bytes');
+    using netlink = RtNetlink.open(pair.pod);
+    const before = netlink.links().map((one) => one.ifindex);
+    assert.deepEqual(applyBandwidth(target), first);
+    assert.deepEqual(
+      netlink.links().map((one) => one.ifindex),
+      before,
+    );
+  });
+
+  for (const mechanism of ['tcx', 'clsact'] as const) {
+    it(`${mechanism}: policy and ingress limit hold together, and each packet is judged once`, async () => {
+      using bpffs = new TestBpffs();
+      using pair = new TestPair('veth');
+      using datapath = Datapath.open({ bpffsDir: bpffs.path, mechanism, limits: { conntrack: 8192 } });
+      datapath.attach({ endpointId: 1, netns: pair.pod, interfaceName });
+      datapath.setPolicy(1, { isolated: { ingress: false, egress: true }, entries: [] });
+      applyBandwidth({ netns: pair.pod, interfaceName, ingressBps: limitBps });
+      const received = (): number =>
+        Number(
+          datapath.counters().find((one) => one.direction === 'ingress' && one.reason === 'forwarded')?.packets ?? 0n,
+        );
+      assert.ok(pair.ping('peer', address.pod4));
+      const before = received();
+      assert.ok(pair.ping('peer', address.pod4, 5));
+      const counted = received() - before;
+      assert.ok(counted >= 5 && counted < 10, `5 packets were counted as ${counted}`);
+      assert.ok(!pair.ping('pod', address.peer4), 'policy holds beside the limit');
+      datapath.setPolicy(1, { isolated: { ingress: true, egress: false }, entries: [] });
+      assert.ok(!pair.ping('peer', address.pod4), 'ingress policy holds before the redirect');
+      datapath.setPolicy(1, { isolated: { ingress: false, egress: false }, entries: [] });
+      within(await goodputMbps(pair, 'down'), 95, 3);
+    });
+  }
+
+  it('refuses a rate that nothing could use', () => {
+    using pair = new TestPair('veth');
+    assert.throws(() => applyBandwidth({ netns: pair.pod, interfaceName, egressBps: MIN_RATE_BPS - 1 }), /minimum/);
+  });
+});
+
+describe('tbfParameters', () => {
+  it('gives the bucket 20 ms, at least two frames; the queue 25 ms, at least two offloaded packets', () => {
+    assert.deepEqual(tbfParameters(100_000_000, 1500), {
+      rateBytes: 12_500_000,
+      burstBytes: 250_000,
+      limitBytes: 562_500,
+    });
+    assert.deepEqual(tbfParameters(1_000_000, 1500), { rateBytes: 125_000, burstBytes: 3028, limitBytes: 134_100 });
+  });
+});

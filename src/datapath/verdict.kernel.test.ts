@@ -1,0 +1,664 @@
+/**
+ * Rows of {sentence, packets and what the kernel does with them}, run by the kernel on the committed programs. Every
+ * row starts without connections, under this policy unless it says otherwise:
+ *
+ *   ingress: isolated; client (identity 300) may reach TCP 80; SCTP 90; anyone UDP 5000-5007
+ *   egress:  isolated; everything to server (identity 301); TCP 443 to anyone
+ */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import type { BpfProgram, Collection } from '../kernel/index.ts';
+import { type Direction, type Reason } from './abi.ts';
+import { Datapath, type PolicyEntry } from './datapath.ts';
+import { DatapathMaps } from './maps.ts';
+import { ethernet, icmpHeader, ip, type IpOptions, ipv4, ipv6, tcpFlag, tcpHeader, udpHeader } from './packets.ts';
+import { loadEndpointPrograms, programNames, readEndpointObject } from './programs.ts';
+import { mustPrefix, TestBpffs, whyNoKernelTests } from './test-bed.ts';
+import { endpointIdKey, endpointStruct } from './abi.ts';
+
+const endpointId = 7;
+const pod = { 4: '10.0.0.10', 6: 'fd00::10' } as const;
+const client = { 4: '10.0.0.20', 6: 'fd00::20' } as const;
+const server = { 4: '10.0.0.30', 6: 'fd00::30' } as const;
+const node = { 4: '10.0.0.1', 6: 'fd00::1' } as const;
+const world = { 4: '192.0.2.1', 6: '2001:db8::1' } as const;
+type Host = Readonly<Record<4 | 6, string>>;
+
+const TCP = 6;
+const UDP = 17;
+const SCTP = 132;
+const icmpOf = { 4: 1, 6: 58 } as const;
+const echo = { 4: { request: 8, reply: 0 }, 6: { request: 128, reply: 129 } } as const;
+const unreachable = { 4: 3, 6: 1 } as const;
+
+const entry = (
+  direction: Direction,
+  identity: number,
+  protocol = 0,
+  port = 0,
+  portPrefixLen = protocol === 0 ? 0 : 16,
+): PolicyEntry => ({ direction, identity, protocol, port, portPrefixLen, ruleId: 40 + protocol, action: 'allow' });
+
+const standard = {
+  isolated: { ingress: true, egress: true },
+  entries: [
+    entry('ingress', 300, TCP, 80),
+    entry('ingress', 300, SCTP, 90),
+    entry('ingress', 0, UDP, 5000, 13),
+    entry('egress', 301),
+    entry('egress', 0, TCP, 443),
+  ],
+};
+const open = { isolated: { ingress: false, egress: false }, entries: [] };
+const denyAll = { isolated: { ingress: true, egress: true }, entries: [] };
+
+type Verdict = 'pass' | Exclude<Reason, 'forwarded'>;
+type Step =
+  | { readonly hook: Direction; readonly frame: Uint8Array; readonly verdict: Verdict }
+  | { readonly change: (datapath: Datapath) => void };
+type Row = readonly [sentence: string, steps: (family: 4 | 6) => Step[]];
+
+const out = (verdict: Verdict, frame: Uint8Array): Step => ({ hook: 'egress', frame, verdict });
+const into = (verdict: Verdict, frame: Uint8Array): Step => ({ hook: 'ingress', frame, verdict });
+const policy = (wanted: Parameters<Datapath['setPolicy']>[1]): Step => ({
+  change: (datapath) => datapath.setPolicy(endpointId, wanted),
+});
+
+/** Frames of both families, from one host to another. */
+function tcp(
+  f: 4 | 6,
+  from: Host,
+  to: Host,
+  ports: [number, number],
+  flags: number = tcpFlag.ack,
+  options?: IpOptions,
+) {
+  return ip(from[f], to[f], TCP, tcpHeader(...ports, flags), options);
+}
+function udp(f: 4 | 6, from: Host, to: Host, ports: [number, number], options?: IpOptions) {
+  return ip(from[f], to[f], UDP, udpHeader(...ports), options);
+}
+function sctp(f: 4 | 6, from: Host, to: Host, ports: [number, number], tag: number) {
+  return ip(from[f], to[f], SCTP, udpHeader(...ports, tag));
+}
+function ping(f: 4 | 6, from: Host, to: Host, what: 'request' | 'reply', id = 9) {
+  return ip(from[f], to[f], icmpOf[f], icmpHeader(echo[f][what], 0, id));
+}
+/** An ICMP error of `from` about a packet that `quotedFrom` sent to `quotedTo`. */
+function error(f: 4 | 6, from: Host, to: Host, quoted: Uint8Array) {
+  return ip(from[f], to[f], icmpOf[f], icmpHeader(unreachable[f], 0, 0, quoted.subarray(14)));
+}
+const SYN = tcpFlag.syn;
+const SYNACK = tcpFlag.syn | tcpFlag.ack;
+
+const rows: readonly Row[] = [
+  [
+    'an allowed client connects, is answered, and goes on',
+    (f) => [
+      into('pass', tcp(f, client, pod, [4000, 80], SYN)),
+      out('pass', tcp(f, pod, client, [80, 4000], SYNACK)),
+      into('pass', tcp(f, client, pod, [4000, 80])),
+      out('pass', tcp(f, pod, client, [80, 4000])),
+    ],
+  ],
+  ['an allowed client does not reach another port', (f) => [into('policy', tcp(f, client, pod, [4000, 81], SYN))]],
+  [
+    'an allowed port is closed to others',
+    (f) => [into('policy', tcp(f, server, pod, [4000, 80], SYN)), into('policy', tcp(f, world, pod, [4000, 80], SYN))],
+  ],
+  [
+    'TCP 80 does not open UDP 80 or SCTP 80',
+    (f) => [into('policy', udp(f, client, pod, [4000, 80])), into('policy', sctp(f, client, pod, [4000, 80], 0))],
+  ],
+  [
+    'a port range is exactly a range',
+    (f) => [
+      into('policy', udp(f, world, pod, [4000, 4999])),
+      into('pass', udp(f, world, pod, [4000, 5000])),
+      into('pass', udp(f, world, pod, [4000, 5007])),
+      into('policy', udp(f, world, pod, [4000, 5008])),
+    ],
+  ],
+  [
+    'UDP is answered',
+    (f) => [
+      into('pass', udp(f, world, pod, [4000, 5000])),
+      out('pass', udp(f, pod, world, [5000, 4000])),
+      out('policy', udp(f, pod, world, [5000, 4001])),
+    ],
+  ],
+  [
+    'egress to an allowed identity, any protocol',
+    (f) => [
+      out('pass', tcp(f, pod, server, [4000, 1234], SYN)),
+      out('pass', udp(f, pod, server, [4000, 1234])),
+      out('pass', ip(pod[f], server[f], 47, new Uint8Array(8))),
+    ],
+  ],
+  [
+    'egress to any address on an allowed port',
+    (f) => [
+      out('pass', tcp(f, pod, world, [4000, 443], SYN)),
+      out('policy', tcp(f, pod, world, [4000, 444], SYN)),
+      out('policy', udp(f, pod, world, [4000, 443])),
+    ],
+  ],
+  [
+    'the remote side of an allowed connection may not open one itself with the same ports',
+    (f) => [
+      out('pass', tcp(f, pod, server, [4000, 443], SYN)),
+      into('pass', tcp(f, server, pod, [443, 4000], SYNACK)),
+      into('policy', tcp(f, server, pod, [443, 4000], SYN)),
+      into('pass', tcp(f, server, pod, [443, 4000])),
+    ],
+  ],
+  [
+    'SCTP: an INIT is never a reply',
+    (f) => [
+      out('pass', sctp(f, pod, server, [4000, 90], 0)),
+      into('pass', sctp(f, server, pod, [90, 4000], 77)),
+      into('policy', sctp(f, server, pod, [90, 4000], 0)),
+    ],
+  ],
+  [
+    'SCTP ingress',
+    (f) => [into('pass', sctp(f, client, pod, [4000, 90], 0)), out('pass', sctp(f, pod, client, [90, 4000], 5))],
+  ],
+  [
+    'the node reaches the pod whatever the policy, and is answered',
+    (f) => [
+      policy(denyAll),
+      into('pass', tcp(f, node, pod, [4000, 8080], SYN)),
+      out('pass', tcp(f, pod, node, [8080, 4000], SYNACK)),
+      into('pass', ping(f, node, pod, 'request')),
+    ],
+  ],
+  ['the pod does not reach the node under a policy', (f) => [out('policy', tcp(f, pod, node, [4000, 10250], SYN))]],
+  [
+    'without isolation everything passes',
+    (f) => [
+      policy(open),
+      into('pass', tcp(f, world, pod, [4000, 81], SYN)),
+      out('pass', udp(f, pod, world, [4000, 53])),
+      out('pass', ping(f, pod, world, 'request')),
+    ],
+  ],
+  [
+    'isolation is per direction',
+    (f) => [
+      policy({ isolated: { ingress: false, egress: true }, entries: [] }),
+      into('pass', tcp(f, world, pod, [4000, 81], SYN)),
+      out('pass', tcp(f, pod, world, [81, 4000], SYNACK)),
+      out('policy', tcp(f, pod, world, [4001, 81], SYN)),
+    ],
+  ],
+  [
+    'a policy that comes later cuts no reply of what it allows',
+    (f) => [
+      policy(open),
+      into('pass', tcp(f, client, pod, [4000, 80], SYN)),
+      policy(standard),
+      out('pass', tcp(f, pod, client, [80, 4000], SYNACK)),
+      into('pass', tcp(f, client, pod, [4000, 80])),
+    ],
+  ],
+  [
+    'a policy that denies a live connection cuts it in both directions, and it stays cut',
+    (f) => [
+      policy(open),
+      into('pass', tcp(f, client, pod, [4000, 22], SYN)),
+      out('pass', tcp(f, pod, client, [22, 4000], SYNACK)),
+      policy({ isolated: { ingress: true, egress: false }, entries: [] }),
+      out('policy', tcp(f, pod, client, [22, 4000])),
+      into('policy', tcp(f, client, pod, [4000, 22])),
+      out('policy', tcp(f, pod, client, [22, 4000])),
+    ],
+  ],
+  [
+    'a reply is judged as the connection was opened, not by its own direction',
+    (f) => [
+      policy(open),
+      out('pass', tcp(f, pod, server, [4000, 80], SYN)),
+      policy(standard),
+      into('pass', tcp(f, server, pod, [80, 4000], SYNACK)),
+    ],
+  ],
+  [
+    'a change of identity judges connections again',
+    (f) => [
+      into('pass', tcp(f, client, pod, [4000, 80], SYN)),
+      {
+        change: (datapath) =>
+          datapath.updateIpcache({ upsert: [[mustPrefix(`${client[f]}/${f === 4 ? 32 : 128}`), 999]], remove: [] }),
+      },
+      into('policy', tcp(f, client, pod, [4000, 80])),
+      {
+        change: (datapath) =>
+          datapath.updateIpcache({ upsert: [[mustPrefix(`${client[f]}/${f === 4 ? 32 : 128}`), 300]], remove: [] }),
+      },
+      into('pass', tcp(f, client, pod, [4000, 80])),
+    ],
+  ],
+  [
+    'ping: the request decides, the reply follows, and is no licence to ask',
+    (f) => [
+      out('pass', ping(f, pod, server, 'request')),
+      into('pass', ping(f, server, pod, 'reply')),
+      into('policy', ping(f, server, pod, 'request')),
+      into('policy', ping(f, server, pod, 'reply', 10)),
+    ],
+  ],
+  [
+    'an ICMP error about an allowed connection passes, whoever sends it',
+    (f) => [
+      out('pass', tcp(f, pod, server, [4000, 80], SYN)),
+      into('pass', error(f, world, pod, tcp(f, pod, server, [4000, 80]))),
+      into('pass', error(f, server, pod, tcp(f, pod, server, [4000, 80]))),
+    ],
+  ],
+  [
+    'an ICMP error about nothing we know is judged on its own',
+    (f) => [
+      into('policy', error(f, world, pod, tcp(f, pod, server, [4000, 81]))),
+      into('policy', error(f, world, pod, tcp(f, client, server, [4000, 80]))),
+    ],
+  ],
+  [
+    'an ICMP error must go to the sender of what it quotes',
+    (f) => [
+      into('pass', tcp(f, client, pod, [4000, 80], SYN)),
+      into('policy', error(f, world, pod, tcp(f, client, pod, [4000, 80]))),
+    ],
+  ],
+  [
+    'the pod may report an error about what it received',
+    (f) => [
+      into('pass', udp(f, world, pod, [4000, 5000])),
+      out('pass', error(f, pod, world, udp(f, world, pod, [4000, 5000]))),
+      out('policy', error(f, pod, world, udp(f, world, pod, [4000, 5001]))),
+    ],
+  ],
+  [
+    'an ICMP error about a connection that is now denied is dropped',
+    (f) => [
+      out('pass', tcp(f, pod, server, [4000, 80], SYN)),
+      policy(denyAll),
+      into('policy', error(f, world, pod, tcp(f, pod, server, [4000, 80]))),
+    ],
+  ],
+  [
+    'an ICMP error about a ping passes',
+    (f) => [
+      out('pass', ping(f, pod, server, 'request')),
+      into('pass', error(f, world, pod, ping(f, pod, server, 'request'))),
+    ],
+  ],
+  [
+    'fragments follow the first one',
+    (f) => [
+      out('pass', udp(f, pod, server, [4000, 53], { fragment: { offset: 0, more: true, id: 5 } })),
+      out('pass', ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: true, id: 5 } })),
+      out('pass', ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 80, more: false, id: 5 } })),
+      out(
+        'fragment_unknown',
+        ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 80, more: false, id: 6 } }),
+      ),
+    ],
+  ],
+  [
+    'fragments of a denied datagram are dropped, and of an incoming one kept apart',
+    (f) => [
+      out('policy', udp(f, pod, world, [4000, 53], { fragment: { offset: 0, more: true, id: 5 } })),
+      out(
+        'fragment_unknown',
+        ip(pod[f], world[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: false, id: 5 } }),
+      ),
+      into('pass', udp(f, world, pod, [4000, 5000], { fragment: { offset: 0, more: true, id: 5 } })),
+      into('pass', ip(world[f], pod[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: false, id: 5 } })),
+    ],
+  ],
+  [
+    'fragments are judged again after a change of policy',
+    (f) => [
+      out('pass', udp(f, pod, server, [4000, 53], { fragment: { offset: 0, more: true, id: 5 } })),
+      policy(denyAll),
+      out('policy', ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: false, id: 5 } })),
+    ],
+  ],
+  [
+    'a TCP fragment that could rewrite the flags is malformed',
+    (f) => [
+      out('malformed', ip(pod[f], server[f], TCP, new Uint8Array(64), { fragment: { offset: 8, more: false, id: 5 } })),
+    ],
+  ],
+  [
+    'a first fragment without the whole TCP header is truncated',
+    (f) => [
+      out(
+        'truncated',
+        ip(pod[f], server[f], TCP, tcpHeader(1, 2, SYN).subarray(0, 16), {
+          fragment: { offset: 0, more: true, id: 5 },
+        }),
+      ),
+    ],
+  ],
+  [
+    'headers cut short are truncated',
+    (f) => [
+      out('truncated', ip(pod[f], server[f], TCP, new Uint8Array(4))),
+      out('truncated', ip(pod[f], server[f], UDP, new Uint8Array(7))),
+      out('truncated', ip(pod[f], server[f], icmpOf[f], new Uint8Array(3))),
+      out('truncated', udp(f, pod, server, [1, 2], { totalLen: 1400 })),
+    ],
+  ],
+  ['the wrong version is malformed', (f) => [out('malformed', udp(f, pod, server, [1, 2], { version: 5 }))]],
+  [
+    'other Ethernet types are dropped where a direction is isolated',
+    () => [
+      out('non_ip', ethernet(0x88cc, new Uint8Array(46))),
+      into('non_ip', ethernet(0x8100, new Uint8Array(46))),
+      policy({ isolated: { ingress: false, egress: true }, entries: [] }),
+      into('pass', ethernet(0x88cc, new Uint8Array(46))),
+      out('non_ip', ethernet(0x88cc, new Uint8Array(46))),
+    ],
+  ],
+  [
+    'ARP passes whatever the policy',
+    () => [
+      policy(denyAll),
+      out('pass', ethernet(0x0806, new Uint8Array(28))),
+      into('pass', ethernet(0x0806, new Uint8Array(28))),
+    ],
+  ],
+];
+
+const ipv4Rows: readonly Row[] = [
+  [
+    'IPv4 header length and total length must make sense',
+    () => [
+      out('malformed', ip(pod[4], server[4], UDP, udpHeader(1, 2), { ihl: 4 })),
+      out('malformed', ip(pod[4], server[4], UDP, udpHeader(1, 2), { totalLen: 12 })),
+      out('malformed', ip(pod[4], server[4], UDP, udpHeader(1, 2), { totalLen: 0 })),
+    ],
+  ],
+  [
+    'IPv4 options are stepped over',
+    () => [
+      out('pass', ip(pod[4], world[4], TCP, Buffer.concat([new Uint8Array(8), tcpHeader(1, 443, SYN)]), { ihl: 7 })),
+      out('policy', ip(pod[4], world[4], TCP, Buffer.concat([new Uint8Array(8), tcpHeader(1, 444, SYN)]), { ihl: 7 })),
+    ],
+  ],
+  [
+    'ICMP redirects and timestamps are judged on their own',
+    () => [
+      out('pass', tcp(4, pod, server, [4000, 80], SYN)),
+      into('policy', ip(world[4], pod[4], 1, icmpHeader(5, 0, 0, tcp(4, pod, server, [4000, 80]).subarray(14)))),
+      into('policy', ip(server[4], pod[4], 1, icmpHeader(13, 0, 1))),
+    ],
+  ],
+  [
+    'ICMPv6 in IPv4 is a protocol like any other',
+    () => [out('policy', ip(pod[4], world[4], 58, icmpHeader(135, 0, 0), { hopLimit: 255 }))],
+  ],
+];
+
+const options8 = (length = 1): Uint8Array =>
+  new Uint8Array(8 * length).fill(0).map((_, i) => (i === 1 ? length - 1 : 0));
+const routing = (segmentsLeft: number): Uint8Array => Uint8Array.of(0, 0, 4, segmentsLeft, 0, 0, 0, 0);
+const authentication = Uint8Array.of(0, 4, ...new Array<number>(22).fill(0));
+
+const ipv6Rows: readonly Row[] = [
+  [
+    'extension headers are stepped over',
+    () => [
+      out(
+        'pass',
+        tcp(6, pod, world, [1, 443], SYN, {
+          extensions: [
+            [0, options8()],
+            [60, options8(2)],
+            [43, routing(0)],
+          ],
+        }),
+      ),
+      out(
+        'policy',
+        tcp(6, pod, world, [1, 444], SYN, {
+          extensions: [
+            [0, options8()],
+            [60, options8(2)],
+            [43, routing(0)],
+          ],
+        }),
+      ),
+      out('pass', tcp(6, pod, world, [2, 443], SYN, { extensions: [[51, authentication]] })),
+      out(
+        'pass',
+        tcp(6, pod, world, [3, 443], SYN, {
+          extensions: [
+            [0, options8(32)],
+            [135, options8()],
+          ],
+        }),
+      ),
+    ],
+  ],
+  [
+    'a fragment after extension headers is followed',
+    () => [
+      out(
+        'pass',
+        udp(6, pod, server, [1, 53], { extensions: [[0, options8()]], fragment: { offset: 0, more: true, id: 9 } }),
+      ),
+      out(
+        'pass',
+        ip(pod[6], server[6], UDP, new Uint8Array(32), {
+          extensions: [[0, options8()]],
+          fragment: { offset: 16, more: false, id: 9 },
+        }),
+      ),
+    ],
+  ],
+  [
+    'an atomic fragment is a whole packet',
+    () => [
+      out('pass', tcp(6, pod, world, [1, 443], SYN, { fragment: { offset: 0, more: false, id: 9 } })),
+      out('policy', tcp(6, pod, world, [1, 444], SYN, { fragment: { offset: 0, more: false, id: 9 } })),
+    ],
+  ],
+  [
+    'seven extension headers are the limit',
+    () => [
+      out(
+        'pass',
+        tcp(6, pod, world, [1, 443], SYN, { extensions: new Array<[number, Uint8Array]>(7).fill([60, options8()]) }),
+      ),
+      out(
+        'extension_headers',
+        tcp(6, pod, world, [1, 443], SYN, { extensions: new Array<[number, Uint8Array]>(8).fill([60, options8()]) }),
+      ),
+    ],
+  ],
+  [
+    'a routing header that has segments left would go elsewhere',
+    () => [out('source_route', tcp(6, pod, world, [1, 443], SYN, { extensions: [[43, routing(1)]] }))],
+  ],
+  ['an extension header cut short is truncated', () => [out('truncated', ip(pod[6], world[6], 60, new Uint8Array(4)))]],
+  ['no next header carries nothing to judge', () => [out('malformed', ip(pod[6], server[6], 59, new Uint8Array(8)))]],
+  [
+    'an unknown next header is a protocol without ports',
+    () => [
+      out('pass', ip(pod[6], server[6], 253, new Uint8Array(8))),
+      out('policy', ip(pod[6], world[6], 253, new Uint8Array(8))),
+    ],
+  ],
+  [
+    'neighbour discovery passes whatever the policy',
+    () => [
+      policy(denyAll),
+      ...[133, 134, 135, 136, 137].flatMap((type) => [
+        out('pass', ip('fe80::1', 'ff02::1', 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+        into('pass', ip('fe80::2', pod[6], 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+      ]),
+    ],
+  ],
+  [
+    'what only looks like neighbour discovery does not',
+    () => [
+      policy(denyAll),
+      out('policy', ip(pod[6], world[6], 58, icmpHeader(135, 0, 0), { hopLimit: 64 })),
+      out('policy', ip(pod[6], world[6], 58, icmpHeader(135, 1, 0), { hopLimit: 255 })),
+      out('policy', ip(pod[6], world[6], 58, icmpHeader(138, 0, 0), { hopLimit: 255 })),
+    ],
+  ],
+  [
+    'listener reports reach the link and no further',
+    () => [
+      policy(denyAll),
+      out('pass', ip('fe80::1', 'ff02::16', 58, icmpHeader(143, 0, 0), { hopLimit: 1, extensions: [[0, options8()]] })),
+      out('policy', ip('fe80::1', world[6], 58, icmpHeader(143, 0, 0), { hopLimit: 1 })),
+      out('policy', ip('fe80::1', 'ff05::16', 58, icmpHeader(143, 0, 0), { hopLimit: 1 })),
+    ],
+  ],
+  [
+    '::/0 in the ipcache says nothing about IPv4',
+    () => [
+      { change: (datapath) => datapath.updateIpcache({ upsert: [[mustPrefix('::/0'), 300]], remove: [] }) },
+      into('pass', tcp(6, world, pod, [1, 80], SYN)),
+      into('policy', tcp(4, world, pod, [1, 80], SYN)),
+      { change: (datapath) => datapath.updateIpcache({ upsert: [], remove: [mustPrefix('::/0')] }) },
+      into('policy', tcp(6, world, pod, [1, 80], SYN)),
+    ],
+  ],
+];
+
+const reason = whyNoKernelTests();
+
+describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
+  let bpffs: TestBpffs;
+  let maps: DatapathMaps;
+  let datapath: Datapath;
+  let programs: Collection;
+
+  before(() => {
+    bpffs = new TestBpffs();
+    const object = readEndpointObject();
+    datapath = Datapath.open({ bpffsDir: bpffs.path });
+    maps = DatapathMaps.open(bpffs.path, object.spec, {});
+    programs = loadEndpointPrograms(object, maps.byName, endpointId);
+    datapath.updateIpcache({
+      upsert: ([4, 6] as const).flatMap((f) => {
+        const bits = f === 4 ? 32 : 128;
+        return [
+          [mustPrefix(`${node[f]}/${bits}`), 1] as const,
+          [mustPrefix(`${client[f]}/${bits}`), 300] as const,
+          [mustPrefix(`${server[f]}/${bits}`), 301] as const,
+        ];
+      }),
+      remove: [],
+    });
+  });
+
+  after(() => {
+    programs.close();
+    maps.close();
+    datapath.close();
+    bpffs[Symbol.dispose]();
+  });
+
+  beforeEach(() => {
+    for (const map of [maps.byName.conntrack, maps.byName.fragments, maps.byName.metrics])
+      map.deleteBatch([...map.keys()]);
+    maps.byName.endpoints.update(
+      endpointIdKey.encode({ endpointId }),
+      endpointStruct.encode({ policyId: 0, flags: 0 }),
+    );
+    datapath.setPolicy(endpointId, standard);
+  });
+
+  function run(hook: Direction, frame: Uint8Array): Verdict | 'inconsistent' {
+    const program: BpfProgram = programs.program(programNames[hook]);
+    const before = counted();
+    const { returnValue } = program.testRun(frame);
+    const news = [...counted()].filter(([key, packets]) => packets !== before.get(key));
+    assert.equal(news.length, 1, 'each packet is counted once');
+    const [direction, why] = news[0]?.[0].split(' ') ?? [];
+    assert.equal(direction, hook);
+    if (why === 'forwarded') return returnValue === -1 ? 'pass' : 'inconsistent';
+    return returnValue === 2 ? (why as Verdict) : 'inconsistent';
+  }
+
+  function counted(): Map<string, bigint> {
+    return new Map(datapath.counters().map((counter) => [`${counter.direction} ${counter.reason}`, counter.packets]));
+  }
+
+  function check(steps: readonly Step[]): void {
+    for (const [i, step] of steps.entries()) {
+      if ('change' in step) step.change(datapath);
+      else assert.equal(run(step.hook, step.frame), step.verdict, `packet ${i + 1} (${step.hook})`);
+    }
+  }
+
+  for (const family of [4, 6] as const) {
+    describe(`IPv${family}`, () => {
+      for (const [sentence, steps] of rows) it(sentence, () => check(steps(family)));
+      for (const [sentence, steps] of family === 4 ? ipv4Rows : ipv6Rows) it(sentence, () => check(steps(family)));
+    });
+  }
+
+  it('an endpoint without an entry drops everything but ARP and neighbour discovery', () => {
+    datapath.detachEndpoint(endpointId);
+    check([
+      out('no_endpoint', tcp(4, pod, server, [1, 2], SYN)),
+      into('no_endpoint', tcp(6, node, pod, [1, 2], SYN)),
+      out('pass', ethernet(0x0806, new Uint8Array(28))),
+      out('pass', ip('fe80::1', 'ff02::1', 58, icmpHeader(135, 0, 0), { hopLimit: 255 })),
+    ]);
+  });
+
+  it('an endpoint that is not programmed drops, the node included', () => {
+    maps.byName.endpoints.update(
+      endpointIdKey.encode({ endpointId }),
+      endpointStruct.encode({ policyId: 0, flags: 0 }),
+    );
+    check([
+      out('not_programmed', tcp(4, pod, server, [1, 2], SYN)),
+      into('not_programmed', tcp(4, node, pod, [1, 2], SYN)),
+      out('not_programmed', ethernet(0x88cc, new Uint8Array(46))),
+    ]);
+  });
+
+  it('quoted packets may be cut after eight bytes of transport', () => {
+    check([
+      out('pass', tcp(4, pod, server, [4000, 80], SYN)),
+      into(
+        'pass',
+        ip(
+          world[4],
+          pod[4],
+          1,
+          icmpHeader(3, 1, 0, ipv4(pod[4], server[4], TCP, tcpHeader(4000, 80, SYN).subarray(0, 8))),
+        ),
+      ),
+      into(
+        'policy',
+        ip(
+          world[4],
+          pod[4],
+          1,
+          icmpHeader(3, 1, 0, ipv4(pod[4], server[4], TCP, tcpHeader(4000, 80, SYN).subarray(0, 4))),
+        ),
+      ),
+      out('pass', tcp(6, pod, server, [4000, 80], SYN)),
+      into(
+        'pass',
+        ip(
+          world[6],
+          pod[6],
+          58,
+          icmpHeader(2, 0, 0, ipv6(pod[6], server[6], TCP, tcpHeader(4000, 80, SYN).subarray(0, 8))),
+        ),
+      ),
+    ]);
+  });
+});

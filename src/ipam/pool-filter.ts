@@ -1,0 +1,100 @@
+import type { PoolSpec, SpiderIPPool } from '../api/spiderippool.ts';
+import type { IpFamily } from '../core/ip.ts';
+import { matchesSelector, type Labels } from '../core/labels.ts';
+import { poolFamily } from './pool-addresses.ts';
+
+/** Which of the candidate pools this pod may use, and in which order they are tried. */
+
+export interface PoolUser {
+  readonly family: IpFamily;
+  readonly interface: string;
+  readonly podLabels: Labels;
+  readonly namespace: string;
+  readonly namespaceLabels: Labels;
+  readonly node: string;
+  readonly nodeLabels: Labels;
+  /** namespace/name of the interface's attachment; asked for only when a pool names attachments. */
+  readonly attachment: () => string | undefined;
+  /** Of attachments that a pool names without a namespace. */
+  readonly attachmentNamespace: string;
+}
+
+export interface FilteredPools {
+  readonly pools: readonly SpiderIPPool[];
+  /** One for each pool that was dropped. */
+  readonly reasons: readonly string[];
+}
+
+export function filterPools(candidates: readonly SpiderIPPool[], user: PoolUser): FilteredPools {
+  const pools: SpiderIPPool[] = [];
+  const reasons: string[] = [];
+  for (const pool of candidates) {
+    const reason = unfitReason(pool, user);
+    if (reason === undefined) pools.push(pool);
+    else reasons.push(reason);
+  }
+  return { pools: orderPools(pools), reasons };
+}
+
+/** Why the pool is not for this pod; undefined when it is. */
+export function unfitReason(pool: SpiderIPPool, user: PoolUser): string | undefined {
+  const name = pool.metadata.name ?? '';
+  const { spec } = pool;
+  if (pool.metadata.deletionTimestamp) return `terminating IPPool ${name}`;
+  if (spec.disable === true) return `disabled IPPool ${name}`;
+  if (poolFamily(spec) !== user.family)
+    return `expect an IPv${user.family} IPPool, but the version of the IPPool ${name} is IPv${poolFamily(spec) ?? '?'}`;
+  if (!fits(spec.nodeName, spec.nodeAffinity, user.node, user.nodeLabels))
+    return `unmatched Node name of IPPool ${name}`;
+  if (!fits(spec.namespaceName, spec.namespaceAffinity, user.namespace, user.namespaceLabels)) {
+    return `unmatched Namespace name of IPPool ${name}`;
+  }
+  if (spec.podAffinity !== undefined && !matchesSelector(spec.podAffinity, user.podLabels)) {
+    return `unmatched Pod selector of IPPool ${name}`;
+  }
+  return attachmentReason(pool, user);
+}
+
+/** A list of exact names makes the selector moot. */
+function fits(
+  names: readonly string[] | undefined,
+  selector: PoolSpec['nodeAffinity'],
+  name: string,
+  labels: Labels,
+): boolean {
+  if (names !== undefined && names.length > 0) return names.includes(name);
+  return selector === undefined || matchesSelector(selector, labels);
+}
+
+function attachmentReason(pool: SpiderIPPool, user: PoolUser): string | undefined {
+  const wanted = pool.spec.multusName ?? [];
+  if (wanted.length === 0) return undefined;
+  const qualified = wanted.map((name) => (name.includes('/') ? name : `${user.attachmentNamespace}/${name}`));
+  const attachment = user.attachment();
+  if (attachment !== undefined && qualified.includes(attachment)) return undefined;
+  return (
+    `the spec.multusName [${wanted.join(' ')}] in the IPPool ${pool.metadata.name ?? ''} used by the Pod interface ` +
+    `${user.interface} is not matched with the multusCR ${attachment ?? '(none)'} specified by the Pod`
+  );
+}
+
+/** Most specific first; pools that are equally specific stay in the order they were asked for. */
+export function orderPools(pools: readonly SpiderIPPool[]): SpiderIPPool[] {
+  return [...pools].sort((a, b) => specificity(b.spec) - specificity(a.spec));
+}
+
+function specificity(spec: PoolSpec): number {
+  const isSet = [
+    isFilled(spec.multusName),
+    spec.namespaceAffinity !== undefined,
+    isFilled(spec.namespaceName),
+    spec.nodeAffinity !== undefined,
+    isFilled(spec.nodeName),
+    spec.podAffinity !== undefined,
+  ];
+  return isSet.reduce((sum, set, weight) => sum + (set ? 2 ** weight : 0), 0);
+}
+
+function isFilled(list: readonly string[] | undefined): boolean {
+  return list !== undefined && list.length > 0;
+}

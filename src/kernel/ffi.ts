@@ -1,0 +1,139 @@
+/**
+ * The one door to foreign code: every system call that Node does not offer goes through this file.
+ *
+ * Each function behaves like the raw system call: it returns the result, or `-errno` (never throws for a
+ * failing call). The typed wrappers beside this file turn negative results into errors with an operation and an object.
+ * All calls are synchronous and run on the calling thread, which is what `setns(2)` needs.
+ */
+import koffi from 'koffi';
+
+/** `null` is the running process itself, so this works with any libc that Node was linked against. */
+const libc = koffi.load(null);
+
+/* eslint-disable @typescript-eslint/no-explicit-any -- the foreign functions are typed by their declarations below */
+type Foreign = (...args: any[]) => any;
+/* eslint-enable @typescript-eslint/no-explicit-any */
+
+/** C's `int` and `long` results: -1 means "see errno". */
+function checked(fn: Foreign): (...args: unknown[]) => number {
+  return (...args) => {
+    const result = Number(fn(...args));
+    return result === -1 ? -koffi.errno() : result;
+  };
+}
+
+const foreign = {
+  syscall3: checked(libc.func('long syscall(long number, long a, void *b, long c)')),
+  setns: checked(libc.func('int setns(int fd, int nstype)')),
+  unshare: checked(libc.func('int unshare(int flags)')),
+  mount: checked(libc.func('int mount(str source, str target, str fstype, ulong flags, str data)')),
+  umount2: checked(libc.func('int umount2(str target, int flags)')),
+  socket: checked(libc.func('int socket(int domain, int type, int protocol)')),
+  bind: checked(libc.func('int bind(int fd, void *address, uint length)')),
+  connect: checked(libc.func('int connect(int fd, void *address, uint length)')),
+  listen: checked(libc.func('int listen(int fd, int backlog)')),
+  getsockname: checked(libc.func('int getsockname(int fd, void *address, void *length)')),
+  setsockopt: checked(libc.func('int setsockopt(int fd, int level, int name, void *value, uint length)')),
+  getsockopt: checked(libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)')),
+  send: checked(libc.func('long send(int fd, void *bytes, size_t length, int flags)')),
+  recv: checked(libc.func('long recv(int fd, void *bytes, size_t length, int flags)')),
+  poll: checked(libc.func('int poll(void *fds, ulong count, int timeoutMs)')),
+  fcntl: checked(libc.func('int fcntl(int fd, int command, int argument)')),
+  ioctl: checked(libc.func('int ioctl(int fd, ulong request, void *argument)')),
+};
+
+/** `SYS_bpf` per architecture; the number is the only thing that differs between the two we support. */
+const SYS_BPF: Readonly<Record<string, number>> = { x64: 321, arm64: 280 };
+
+/** bpf(2). `attr` is the union bpf_attr image; addresses inside it come from {@link addressOf}. */
+export function bpf(command: number, attr: Uint8Array): number {
+  const number = SYS_BPF[process.arch];
+  if (number === undefined) return -38; // ENOSYS
+  return foreign.syscall3(number, command, attr, attr.byteLength);
+}
+
+/** The memory address of `bytes`. The caller keeps a reference to `bytes` until the kernel is done with it. */
+export function addressOf(bytes: Uint8Array): bigint {
+  return BigInt(koffi.address(bytes));
+}
+
+export function setns(fd: number, namespaceType: number): number {
+  return foreign.setns(fd, namespaceType);
+}
+
+export function unshare(flags: number): number {
+  return foreign.unshare(flags);
+}
+
+export function mount(
+  source: string,
+  target: string,
+  fsType: string | null,
+  flags: number,
+  data: string | null,
+): number {
+  return foreign.mount(source, target, fsType, flags, data);
+}
+
+export function umount2(target: string, flags: number): number {
+  return foreign.umount2(target, flags);
+}
+
+export function socket(domain: number, type: number, protocol: number): number {
+  return foreign.socket(domain, type, protocol);
+}
+
+export function bind(fd: number, address: Uint8Array): number {
+  return foreign.bind(fd, address, address.byteLength);
+}
+
+export function connect(fd: number, address: Uint8Array): number {
+  return foreign.connect(fd, address, address.byteLength);
+}
+
+export function listen(fd: number, backlog: number): number {
+  return foreign.listen(fd, backlog);
+}
+
+/** Fills `address`; returns the address length or -errno. */
+export function getsockname(fd: number, address: Uint8Array): number {
+  const length = new Uint32Array([address.byteLength]);
+  const rc = foreign.getsockname(fd, address, length);
+  return rc < 0 ? rc : (length[0] ?? 0);
+}
+
+export function setsockopt(fd: number, level: number, name: number, value: Uint8Array): number {
+  return foreign.setsockopt(fd, level, name, value, value.byteLength);
+}
+
+/** Fills `value`; returns the option length or -errno. */
+export function getsockopt(fd: number, level: number, name: number, value: Uint8Array): number {
+  const length = new Uint32Array([value.byteLength]);
+  const rc = foreign.getsockopt(fd, level, name, value, length);
+  return rc < 0 ? rc : (length[0] ?? 0);
+}
+
+export function send(fd: number, bytes: Uint8Array, flags: number): number {
+  return foreign.send(fd, bytes, bytes.byteLength, flags);
+}
+
+export function recv(fd: number, bytes: Uint8Array, flags: number): number {
+  return foreign.recv(fd, bytes, bytes.byteLength, flags);
+}
+
+/** poll(2) on one descriptor; returns its `revents` (0 on timeout) or -errno. */
+export function pollOne(fd: number, events: number, timeoutMs: number): number {
+  const pollfd = new DataView(new ArrayBuffer(8));
+  pollfd.setInt32(0, fd, true);
+  pollfd.setInt16(4, events, true);
+  const rc = foreign.poll(new Uint8Array(pollfd.buffer), 1, timeoutMs);
+  return rc <= 0 ? rc : pollfd.getInt16(6, true);
+}
+
+export function fcntl(fd: number, command: number, argument: number): number {
+  return foreign.fcntl(fd, command, argument);
+}
+
+export function ioctl(fd: number, request: number, argument: Uint8Array): number {
+  return foreign.ioctl(fd, request, argument);
+}

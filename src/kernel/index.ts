@@ -1,0 +1,12 @@
+/** The kernel, seen from TypeScript. Nothing here knows Kubernetes. */
+export { Collection, type CollectionSpec, loadCollection, parseCollection } from './bpf/collection.ts';
+export { Btf, type BtfType } from './bpf/btf.ts';
+export { haveTcx } from './bpf/features.ts';
+export { BpfLink, type LinkInfo, type TcxHook } from './bpf/link.ts';
+export { BpfMap, mapDifferences, MapFlag, type MapSpec, MapType, possibleCpus, UpdateFlag } from './bpf/map.ts';
+export { unpin } from './bpf/object.ts';
+export { BpfProgram, ProgramType, type TestRun, VerifierError } from './bpf/program.ts';
+export { check, Errno, errnoName, isErrno, SyscallError } from './errno.ts';
+export { createNamedNetns, Netns, netnsInode, type NetnsRef, removeNamedNetns, withNetns } from './netns.ts';
+export { RtNetlink } from './netlink/rtnetlink.ts';
+export { tcHandle, tcMakeHandle } from './netlink/qdisc.ts';

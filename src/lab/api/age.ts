@@ -1,0 +1,26 @@
+/** duration.HumanDuration of apimachinery: "45s", "3m12s", "5h", "12d", "2y30d". */
+export function age(timestamp: string | undefined, nowMs: number): string {
+  const started = timestamp === undefined ? Number.NaN : Date.parse(timestamp);
+  return Number.isNaN(started) ? '<unknown>' : humanDuration(Math.floor((nowMs - started) / 1000));
+}
+
+export function humanDuration(seconds: number): string {
+  if (seconds < -1) return '<invalid>';
+  if (seconds < 0) return '0s';
+  if (seconds < 120) return `${seconds}s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 10) return pair(minutes, 'm', seconds % 60, 's');
+  if (minutes < 180) return `${minutes}m`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 8) return pair(hours, 'h', minutes % 60, 'm');
+  if (hours < 48) return `${hours}h`;
+  const days = Math.floor(hours / 24);
+  if (days < 8) return pair(days, 'd', hours % 24, 'h');
+  if (days < 365 * 2) return `${days}d`;
+  const years = Math.floor(days / 365);
+  return years < 8 ? pair(years, 'y', days % 365, 'd') : `${years}y`;
+}
+
+function pair(large: number, largeUnit: string, small: number, smallUnit: string): string {
+  return small === 0 ? `${large}${largeUnit}` : `${large}${largeUnit}${small}${smallUnit}`;
+}

@@ -1,0 +1,187 @@
+/**
+ * A kernel ready to boot: fetched from Debian's archive with apt, unpacked (never installed) into a cache and kept.
+ * Layout of the cache: kernels/PACKAGE/{release, vmlinux, initramfs.cpio, root/lib/modules/RELEASE}.
+ */
+
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
+import type { Clock } from '../../core/clock.ts';
+import { SluiceError } from '../../core/error.ts';
+import { baseInitramfs } from './initramfs.ts';
+import { isKernelPackageName, rankKernelPackages } from './kernel-package.ts';
+import { withLock } from './lock.ts';
+import { moduleLoadOrder } from './modules-dep.ts';
+import { runTool } from './tool.ts';
+import { findVmPrograms, type VmPrograms } from './requirements.ts';
+import { extractVmlinux } from './vmlinux.ts';
+
+export interface KernelKit {
+  readonly packageName: string;
+  /** As uname -r prints it. */
+  readonly release: string;
+  /** ELF vmlinux, or the bzImage where that could not be unpacked. */
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+  /** The directory that the guest mounts at /lib/modules/RELEASE. */
+  readonly modulesPath: string;
+  readonly programs: VmPrograms;
+}
+
+export interface KernelKitOptions {
+  /** For example ~/.cache/sluice/vm. */
+  readonly cacheDir: string;
+  /** A Debian package; without it the one used last, or the newest 6.12, or the newest of any version. */
+  readonly packageName?: string | undefined;
+  readonly clock: Clock;
+  readonly onProgress?: (line: string) => void;
+}
+
+/** Fetching some 100 MB over a slow line, while another process waits for it. */
+const lockTimeoutMs = 15 * 60_000;
+
+/** What the initramfs needs to reach the host's files; everything else the guest loads from /lib/modules. */
+const initramfsModules = ['virtio_pci', 'virtio_console', 'virtio_rng', 'virtio_net', '9pnet_virtio', '9p', 'overlay'];
+
+export async function prepareKernelKit(options: KernelKitOptions): Promise<KernelKit> {
+  const programs = findVmPrograms();
+  if (options.packageName !== undefined && !isKernelPackageName(options.packageName)) {
+    throw failure(options.packageName, 'not the name of a kernel package', 'for example linux-image-6.1.0-56-amd64');
+  }
+  const cached = readyKit(options, programs);
+  if (cached !== undefined) return cached;
+  return withLock(join(options.cacheDir, 'lock'), { clock: options.clock, timeoutMs: lockTimeoutMs }, async () => {
+    return readyKit(options, programs) ?? makeKit(options, programs);
+  });
+}
+
+function readyKit(options: KernelKitOptions, programs: VmPrograms): KernelKit | undefined {
+  const name = options.packageName ?? readDefaultName(options.cacheDir);
+  return name === undefined ? undefined : readKit(options.cacheDir, name, programs);
+}
+
+function readDefaultName(cacheDir: string): string | undefined {
+  const path = join(cacheDir, 'default-kernel');
+  return existsSync(path) ? readFileSync(path, 'utf8').trim() : undefined;
+}
+
+function readKit(cacheDir: string, packageName: string, programs: VmPrograms): KernelKit | undefined {
+  const directory = join(cacheDir, 'kernels', packageName);
+  if (!existsSync(directory)) return undefined;
+  const release = readFileSync(join(directory, 'release'), 'utf8').trim();
+  return {
+    packageName,
+    release,
+    kernelPath: join(directory, 'vmlinux'),
+    initramfsPath: join(directory, 'initramfs.cpio'),
+    modulesPath: join(directory, 'root/lib/modules', release),
+    programs,
+  };
+}
+
+/** Called under the lock. Works in a directory beside the final one and renames it: a killed run leaves no half kit. */
+function makeKit(options: KernelKitOptions, programs: VmPrograms): KernelKit {
+  const scratch = join(options.cacheDir, 'unfinished');
+  rmSync(scratch, { recursive: true, force: true });
+  mkdirSync(join(scratch, 'root'), { recursive: true });
+  const candidates = options.packageName === undefined ? availablePackages(programs) : [options.packageName];
+  const packageName = fetchFirst(candidates, scratch, programs, options.onProgress ?? (() => undefined));
+  const release = unpackedRelease(join(scratch, 'root'), packageName);
+  buildKit(scratch, release, programs);
+  mkdirSync(join(options.cacheDir, 'kernels'), { recursive: true });
+  renameSync(scratch, join(options.cacheDir, 'kernels', packageName));
+  if (options.packageName === undefined) writeFileSync(join(options.cacheDir, 'default-kernel'), `${packageName}\n`);
+  const kit = readKit(options.cacheDir, packageName, programs);
+  if (kit === undefined) throw failure(packageName, `vanished from ${options.cacheDir}`);
+  return kit;
+}
+
+function availablePackages(programs: VmPrograms): string[] {
+  const names = runTool(programs['apt-cache'], ['pkgnames', 'linux-image-']).split('\n');
+  const ranked = rankKernelPackages(names);
+  if (ranked.length === 0) throw failure('linux-image', 'apt knows no kernel package', 'apt-get update');
+  return ranked;
+}
+
+/** apt's list of names also holds packages that are only mentioned by others: take the first that can be fetched. */
+function fetchFirst(
+  candidates: readonly string[],
+  scratch: string,
+  programs: VmPrograms,
+  onProgress: (line: string) => void,
+): string {
+  const maxAttempts = 4;
+  let last: unknown;
+  for (const name of fetchable(candidates, programs).slice(0, maxAttempts)) {
+    try {
+      onProgress(`fetching ${name} (about 100 MB, once)`);
+      fetchPackage(name, scratch, programs);
+      return name;
+    } catch (error) {
+      last = error;
+    }
+  }
+  throw failure(candidates[0] ?? 'linux-image', 'cannot be fetched with apt-get download', 'apt-get update', last);
+}
+
+function fetchPackage(name: string, scratch: string, programs: VmPrograms): void {
+  runTool(programs['apt-get'], ['-q', '-o', 'APT::Sandbox::User=root', 'download', name], { cwd: scratch });
+  const deb = readdirSync(scratch).find((file) => file.endsWith('.deb'));
+  if (deb === undefined) throw failure(name, 'apt-get download left no file');
+  runTool(programs.dpkg, ['-x', join(scratch, deb), join(scratch, 'root')]);
+  rmSync(join(scratch, deb));
+}
+
+/** One call for all names: apt-cache takes a tenth of a second to read its lists. */
+function fetchable(names: readonly string[], programs: VmPrograms): string[] {
+  const policies = runTool(programs['apt-cache'], ['policy', ...names]).split(/^(?=\S)/m);
+  const real = policies
+    .filter((text) => /Candidate: [^(\s]/.test(text))
+    .map((text) => text.slice(0, text.indexOf(':')));
+  return names.filter((name) => real.includes(name));
+}
+
+/** From trixie on the modules are packed under /usr/lib. */
+function unpackedRelease(root: string, packageName: string): string {
+  if (!existsSync(join(root, 'lib')) && existsSync(join(root, 'usr/lib/modules')))
+    symlinkSync('usr/lib', join(root, 'lib'));
+  const modules = join(root, 'lib/modules');
+  const release = existsSync(modules) ? readdirSync(modules)[0] : undefined;
+  if (release === undefined)
+    throw failure(packageName, 'holds no kernel modules', 'name a linux-image package with a version');
+  return release;
+}
+
+function buildKit(directory: string, release: string, programs: VmPrograms): void {
+  const root = join(directory, 'root');
+  runTool(programs.depmod, ['-b', root, release]);
+  const bzImage = readFileSync(join(root, 'boot', `vmlinuz-${release}`));
+  writeFileSync(join(directory, 'vmlinux'), extractVmlinux(bzImage, programs) ?? bzImage);
+  const modulesDir = join(root, 'lib/modules', release);
+  const order = moduleLoadOrder(readFileSync(join(modulesDir, 'modules.dep'), 'utf8'), initramfsModules);
+  const modules = order.map((path) => ({
+    name: basename(path).replace(/\.ko.*$/, '.ko'),
+    content: readModule(join(modulesDir, path), programs),
+  }));
+  writeFileSync(join(directory, 'initramfs.cpio'), baseInitramfs(readFileSync(programs.busybox), modules));
+  writeFileSync(join(directory, 'release'), `${release}\n`);
+  rmSync(join(root, 'boot'), { recursive: true });
+}
+
+function readModule(path: string, programs: VmPrograms): Buffer {
+  if (path.endsWith('.ko')) return readFileSync(path);
+  const [command, args] = path.endsWith('.xz') ? [programs.xz, ['-dc', path]] : [programs.zstd, ['-qdc', path]];
+  return Buffer.from(runTool(command, args, { encoding: 'latin1' }), 'latin1');
+}
+
+function failure(object: string, what: string, remedy?: string, cause?: unknown): SluiceError {
+  return new SluiceError({ code: 'vm_failed', operation: 'prepare the kernel', object, what, remedy, cause });
+}

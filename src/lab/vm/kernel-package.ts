@@ -1,0 +1,35 @@
+/**
+ * Which Debian kernel the guest boots. Names differ by suite: "linux-image-6.12.117+deb12-amd64" (bookworm-security),
+ * "linux-image-6.12.9+bpo-amd64" (backports), "linux-image-6.1.0-56-amd64" (bookworm). The -cloud kernels have no 9p,
+ * and the -rt ones nothing we need.
+ */
+
+/** Preferred, best first: 6.12 has tcx, BTF, ipvlan and the qdiscs; any other is better than none. */
+const preferredSeries = /^linux-image-6\.12\.[^-]+-amd64(-unsigned)?$/;
+const anySeries = /^linux-image-\d+\.\d+\.[\d.]+(\+[^-]+)?(-\d+)?-amd64(-unsigned)?$/;
+
+/** Kernel package names from the best down; the signed build of a version before the unsigned one. */
+export function rankKernelPackages(names: readonly string[]): string[] {
+  const preferred = names.filter((name) => preferredSeries.test(name));
+  const others = names.filter((name) => anySeries.test(name) && !preferredSeries.test(name));
+  return [...preferred.sort(newestFirst), ...others.sort(newestFirst)];
+}
+
+/** A package name as given by a user: nothing that a shell, apt or a path could take for something else. */
+export function isKernelPackageName(name: string): boolean {
+  return /^linux-image-[a-z0-9][a-z0-9.+-]*$/.test(name);
+}
+
+function newestFirst(a: string, b: string): number {
+  const [left, right] = [versionNumbers(a), versionNumbers(b)];
+  for (let i = 0; i < Math.max(left.length, right.length); i++) {
+    const difference = (right[i] ?? 0) - (left[i] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return Number(a.endsWith('-unsigned')) - Number(b.endsWith('-unsigned'));
+}
+
+function versionNumbers(name: string): number[] {
+  const version = name.slice('linux-image-'.length).replace(/-amd64.*$/, '');
+  return version.match(/\d+/g)?.map(Number) ?? [];
+}

@@ -1,0 +1,207 @@
+/**
+ * The policy compiler: (endpoint, policies, identities) → entries for the datapath.
+ *
+ *   NetworkPolicy ──parse──► PolicyNode ──select──► identities ──► PolicyEntry (identity, protocol, port, rule)
+ *
+ *   const policies = new PolicyIndex(objects);
+ *   const view = new IdentityView(allocator.entries());
+ *   const { isolated, entries, diagnostics } = compileEndpointPolicy(endpoint, policies, view, ruleIds);
+ *
+ * Pure, and a function of the sets alone: the order in which objects came does not show in the result.
+ */
+
+import type { Pod } from '../api/kubernetes.ts';
+import { matchesSelector, type Labels } from '../core/labels.ts';
+import type { Diagnostic } from './diagnostics.ts';
+import { anyIdentity, type IdentityId, type NamedPort } from './identity.ts';
+import { namedPortsOf } from './ipcache.ts';
+import type { Direction, PolicyNode, RuleNode } from './node.ts';
+import type { PolicyIndex } from './policy-index.ts';
+import { everyPort, resolvePort, type PortMatch, type PortNode } from './port.ts';
+import { hostRule, type RuleIds } from './rule-id.ts';
+import type { IdentityView } from './select.ts';
+
+/** The pod that is protected. HostNetwork pods are the node and have no policy. */
+export interface PolicyEndpoint {
+  readonly namespace: string;
+  readonly labels: Labels;
+  readonly namedPorts: readonly NamedPort[];
+}
+
+export interface PolicyEntry {
+  readonly direction: Direction;
+  /** Of the other side; 0 is anyone. */
+  readonly identity: IdentityId;
+  /** IP protocol number; 0 is any, and then any port too. */
+  readonly protocol: number;
+  /** Of the destination, whichever the direction. */
+  readonly port: number;
+  /** How many leading bits of `port` count: 0 every port, 16 one port. */
+  readonly portPrefixLen: number;
+  readonly ruleId: number;
+  readonly action: 'allow';
+}
+
+export interface EndpointPolicy {
+  /** Whether what no entry allows is dropped; false: everything passes. */
+  readonly isolated: { readonly ingress: boolean; readonly egress: boolean };
+  /** Sorted; no two match the same. */
+  readonly entries: readonly PolicyEntry[];
+  readonly diagnostics: readonly Diagnostic[];
+}
+
+export function endpointOfPod(pod: Pod): PolicyEndpoint {
+  return {
+    namespace: pod.metadata?.namespace ?? '',
+    labels: pod.metadata?.labels ?? {},
+    namedPorts: namedPortsOf(pod),
+  };
+}
+
+export function compileEndpointPolicy(
+  endpoint: PolicyEndpoint,
+  policies: PolicyIndex,
+  identities: IdentityView,
+  ruleIds: RuleIds,
+): EndpointPolicy {
+  const applied = policies
+    .inNamespace(endpoint.namespace)
+    .filter((policy) => matchesSelector(policy.subject, endpoint.labels));
+  const isolated = {
+    ingress: applied.some((policy) => policy.isolates.ingress),
+    egress: applied.some((policy) => policy.isolates.egress),
+  };
+  const entries = new EntrySet();
+  const diagnostics = applied.flatMap((policy) => policy.diagnostics);
+  if (isolated.ingress) addHostEntries(entries, identities);
+  for (const policy of applied) {
+    for (const rule of policy.rules) {
+      const ruleId = ruleIds.idOf({
+        uid: policy.uid,
+        namespace: policy.namespace,
+        name: policy.name,
+        direction: rule.direction,
+        ruleIndex: rule.index,
+      });
+      const unresolved = addRule(entries, rule, ruleId, endpoint, identities);
+      diagnostics.push(...unresolved.map((name) => unresolvedPort(policy, rule, name)));
+    }
+  }
+  return { isolated, entries: entries.sorted(), diagnostics };
+}
+
+/**
+ * The same, for pods one by one, and only when something they depend on has changed: an unchanged pod, namespace
+ * and view give the very object that was given before. After a change in one namespace the others cost nothing.
+ */
+export class PodPolicyCompiler {
+  readonly #known = new WeakMap<
+    Pod,
+    { readonly policies: readonly PolicyNode[]; readonly view: IdentityView; readonly result: EndpointPolicy }
+  >();
+  readonly #ruleIds: RuleIds;
+
+  constructor(ruleIds: RuleIds) {
+    this.#ruleIds = ruleIds;
+  }
+
+  compile(pod: Pod, index: PolicyIndex, view: IdentityView): EndpointPolicy {
+    const endpoint = endpointOfPod(pod);
+    const policies = index.inNamespace(endpoint.namespace);
+    const known = this.#known.get(pod);
+    if (known?.policies === policies && known.view === view) return known.result;
+    const result = compileEndpointPolicy(endpoint, index, view, this.#ruleIds);
+    this.#known.set(pod, { policies, view, result });
+    return result;
+  }
+}
+
+/**
+ * The node reaches its pods whatever the policy says. The datapath knows the plain host identity; the node's
+ * addresses have another one as soon as an ipBlock contains them.
+ */
+function addHostEntries(entries: EntrySet, identities: IdentityView): void {
+  for (const identity of identities.hosts) entries.add('ingress', identity, everyPort, hostRule);
+}
+
+/** Answers the port names that no destination of the rule has. */
+function addRule(
+  entries: EntrySet,
+  rule: RuleNode,
+  ruleId: number,
+  endpoint: PolicyEndpoint,
+  identities: IdentityView,
+): string[] {
+  const peers = rule.peers === undefined ? [anyIdentity] : union(rule.peers.map((peer) => identities.select(peer)));
+  if (rule.ports === undefined) {
+    for (const identity of peers) entries.add(rule.direction, identity, everyPort, ruleId);
+    return [];
+  }
+  const unresolved: string[] = [];
+  for (const port of rule.ports) {
+    const destinations = destinationsOf(port, rule, peers, endpoint, identities);
+    const added = destinations.map(([identity, matches]) => {
+      for (const match of matches) entries.add(rule.direction, identity, match, ruleId);
+      return matches.length;
+    });
+    if (port.kind === 'named' && !added.some((count) => count > 0)) unresolved.push(port.name);
+  }
+  return unresolved;
+}
+
+/**
+ * The peers with the port numbers that the port means between them and the endpoint. A name is what the destination
+ * calls it: the endpoint for ingress; for egress each peer, and when anyone may be the peer, each pod.
+ */
+function destinationsOf(
+  port: PortNode,
+  rule: RuleNode,
+  peers: readonly IdentityId[],
+  endpoint: PolicyEndpoint,
+  identities: IdentityView,
+): (readonly [IdentityId, readonly PortMatch[]])[] {
+  if (port.kind !== 'named' || rule.direction === 'ingress') {
+    const matches = resolvePort(port, endpoint.namedPorts);
+    return peers.map((identity) => [identity, matches] as const);
+  }
+  const named = rule.peers === undefined ? identities.pods : peers;
+  return named.map((identity) => [identity, resolvePort(port, identities.namedPorts(identity))] as const);
+}
+
+function unresolvedPort(policy: PolicyNode, rule: RuleNode, name: string): Diagnostic {
+  const whose = rule.direction === 'ingress' ? 'the selected pod' : 'any pod that the rule selects';
+  return {
+    code: 'named_port_unresolved',
+    severity: 'warning',
+    namespace: policy.namespace,
+    policy: policy.name,
+    field: `spec.${rule.direction}[${rule.index}].ports`,
+    message: `no container port of ${whose} is called "${name}" with this protocol; it allows nothing here`,
+    remedy: 'name the container port so, or write its number',
+  };
+}
+
+function union(lists: readonly (readonly IdentityId[])[]): readonly IdentityId[] {
+  return lists.length === 1 ? (lists[0] ?? []) : [...new Set(lists.flat())];
+}
+
+/** Entries by what they match; of two rules that allow the same, the first is named. */
+class EntrySet {
+  readonly #entries = new Map<string, PolicyEntry>();
+
+  add(direction: Direction, identity: IdentityId, match: PortMatch, ruleId: number): void {
+    const { protocol, port, portPrefixLen } = match;
+    const key = `${direction} ${identity} ${protocol} ${port} ${portPrefixLen}`;
+    if (this.#entries.has(key)) return;
+    this.#entries.set(key, { direction, identity, protocol, port, portPrefixLen, ruleId, action: 'allow' });
+  }
+
+  sorted(): PolicyEntry[] {
+    return [...this.#entries.values()].sort(compareEntries);
+  }
+}
+
+function compareEntries(a: PolicyEntry, b: PolicyEntry): number {
+  if (a.direction !== b.direction) return a.direction === 'ingress' ? -1 : 1;
+  return a.identity - b.identity || a.protocol - b.protocol || a.port - b.port || a.portPrefixLen - b.portPrefixLen;
+}

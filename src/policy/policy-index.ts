@@ -1,0 +1,76 @@
+/** The policies known, parsed once each and found by namespace: an endpoint never looks at another namespace's. */
+
+import type { NetworkPolicy } from '../api/kubernetes.ts';
+import { compareText } from '../core/labels.ts';
+import type { Diagnostic } from './diagnostics.ts';
+import { prefixesOf, type PolicyNode } from './node.ts';
+import { parsePolicy } from './parse.ts';
+
+export class PolicyIndex {
+  /** namespace → name → policy; parsed when somebody asks, since a node looks at few namespaces of many. */
+  readonly #namespaces = new Map<string, Map<string, LazyPolicy>>();
+  /** namespace → its policies by name, made when asked for */
+  readonly #sorted = new Map<string, readonly PolicyNode[]>();
+
+  constructor(policies: Iterable<NetworkPolicy> = []) {
+    for (const policy of policies) this.set(policy);
+  }
+
+  /** Adds a policy or replaces the one of that name. */
+  set(policy: NetworkPolicy): void {
+    const { namespace = '', name = '' } = policy.metadata ?? {};
+    const policies = this.#namespaces.get(namespace) ?? new Map<string, LazyPolicy>();
+    this.#namespaces.set(namespace, policies.set(name, new LazyPolicy(policy)));
+    this.#sorted.delete(namespace);
+  }
+
+  delete(namespace: string, name: string): void {
+    const policies = this.#namespaces.get(namespace);
+    if (policies?.delete(name) !== true) return;
+    if (policies.size === 0) this.#namespaces.delete(namespace);
+    this.#sorted.delete(namespace);
+  }
+
+  get(namespace: string, name: string): PolicyNode | undefined {
+    return this.#namespaces.get(namespace)?.get(name)?.node;
+  }
+
+  /** By name. The same array until a policy of the namespace changes. */
+  inNamespace(namespace: string): readonly PolicyNode[] {
+    const known = this.#sorted.get(namespace);
+    if (known !== undefined) return known;
+    const policies = [...(this.#namespaces.get(namespace)?.values() ?? [])].map(({ node }) => node);
+    policies.sort((a, b) => compareText(a.name, b.name));
+    this.#sorted.set(namespace, policies);
+    return policies;
+  }
+
+  /** The ipBlock prefixes that the policies of these namespaces name, sorted: what the ipcache must tell apart. */
+  prefixes(namespaces: Iterable<string> = this.#namespaces.keys()): string[] {
+    const texts = new Set<string>();
+    for (const namespace of namespaces) {
+      for (const policy of this.inNamespace(namespace)) for (const text of prefixesOf(policy)) texts.add(text);
+    }
+    return [...texts].sort(compareText);
+  }
+
+  /** What parsing had to say, by policy. */
+  diagnostics(): Diagnostic[] {
+    const namespaces = [...this.#namespaces.keys()].sort(compareText);
+    return namespaces.flatMap((namespace) => this.inNamespace(namespace).flatMap((policy) => policy.diagnostics));
+  }
+}
+
+class LazyPolicy {
+  readonly #policy: NetworkPolicy;
+  #node: PolicyNode | undefined;
+
+  constructor(policy: NetworkPolicy) {
+    this.#policy = policy;
+  }
+
+  get node(): PolicyNode {
+    this.#node ??= parsePolicy(this.#policy);
+    return this.#node;
+  }
+}
