@@ -21,9 +21,15 @@ export interface QemuMachine {
 /** The guest's address in QEMU's user network, fixed by its built-in DHCP range. */
 export const guestAddress = '10.0.2.15';
 
+/**
+ * Without "enhanced rep movsb": TCG moves each byte of it by itself, so a kernel that trusts it copies at a quarter of the
+ * speed of its own loop of 8-byte moves (iperf3 between ipvlan interfaces: 1.22 Gbit/s with it, 4.3 Gbit/s without).
+ */
+const cpuModel = 'max,la57=off,-fsrm,-erms';
+
 export function qemuArguments(machine: QemuMachine): string[] {
   return [
-    ...['-M', 'q35,hpet=off', '-accel', 'tcg', '-cpu', 'max,la57=off', '-smp', '1', '-m', `${machine.memoryMb}`],
+    ...['-M', 'q35,hpet=off', '-accel', 'tcg', '-cpu', cpuModel, '-smp', '1', '-m', `${machine.memoryMb}`],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-kernel', machine.kernelPath, '-initrd', machine.initramfsPath, '-append', kernelParameters.join(' ')],
     ...['-chardev', `${machine.serial},id=serial`, '-serial', 'chardev:serial'],
