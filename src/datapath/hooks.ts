@@ -108,10 +108,20 @@ export class EndpointHooks {
     return endpoints;
   }
 
-  /** Unpins everything: tcx links detach with their last pin, filters go with the interface. */
+  /**
+   * Takes the programs off and unpins everything; filters go with the interface. Links are detached explicitly: the
+   * kernel lets go of an unpinned link from a work queue, some time later (bpf_link_put(), kernel/bpf/syscall.c).
+   */
   remove(endpointId: number): void {
     const dir = this.#dir(endpointId);
-    for (const name of listDir(dir)) unpin(join(dir, name));
+    for (const name of listDir(dir)) {
+      const path = join(dir, name);
+      if (name.startsWith('link-')) {
+        using link = BpfLink.openPinned(path);
+        link?.detach();
+      }
+      unpin(path);
+    }
     try {
       rmdirSync(dir);
     } catch (error) {
