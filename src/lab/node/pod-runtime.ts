@@ -90,6 +90,8 @@ export class PodRuntime {
       await this.stopSandbox().catch((undoError: unknown) =>
         context.log.warn({ pod: pod.metadata.name, err: String(undoError) }, 'undoing a failed sandbox failed'),
       );
+      // Released, and another pod's soon.
+      this.update({ podIps: [] });
       throw error;
     }
   }

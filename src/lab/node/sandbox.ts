@@ -15,15 +15,15 @@ import type { SandboxRecord } from './pod-record.ts';
 /**
  * Runs as root of the new mount namespace ($1 = host name, $2 = file to show as /etc/hosts, or empty).
  * Copied mounts of other namespaces' netns files and of bpffs are dropped: a copy would keep a deleted pod's netns, and so its
- * address on the wire, alive for as long as this pod lives. A fresh sysfs shows the pod's own interfaces.
+ * address on the wire, alive for as long as this pod lives. A pod deleted meanwhile takes the copy with it, so that
+ * umount finds none: the list is read again and only what stays is an error. A fresh sysfs shows the pod's own interfaces.
  */
 const setupScript = `
 hostname "$1"
-set -- "$2"
-hosts=$1
-set --
-while read -r _ dir type _; do case $type in nsfs|bpf) set -- "$@" "$dir";; esac; done </proc/self/mounts
-[ $# -eq 0 ] || umount -l "$@"
+hosts=$2
+foreign() { while read -r _ dir type _; do case $type in nsfs|bpf) echo "$dir";; esac; done </proc/self/mounts; }
+for dir in $(foreign); do umount -l "$dir" 2>/dev/null || :; done
+for dir in $(foreign); do umount -l "$dir"; done
 mount -t proc proc /proc
 [ -z "$hosts" ] || { mount -t sysfs sysfs /sys && mount --bind "$hosts" /etc/hosts; }
 exec env --ignore-signal=CHLD sleep infinity
