@@ -27,8 +27,8 @@ export function registerVmCommands(program: Command): void {
     .description('boot, run one command over the host’s files (read-only), end with its exit status; 124: time ran out')
     .argument('<command...>', 'the command and its arguments, after --')
     .option(
-      '--kernel <package>',
-      'Debian kernel package, for example linux-image-6.1.0-56-amd64 (default: newest 6.12)',
+      '--kernel <version>',
+      'Debian kernel: a series (5.10, 6.1, 6.12, 7.2) or a package (linux-image-6.1.0-56-amd64) (default: newest 6.12)',
     )
     .option('--timeout <seconds>', 'kill the machine after this time, boot included', '600')
     .option('--memory <megabytes>', 'memory of the machine', String(defaultMemoryMb))
@@ -53,7 +53,7 @@ async function runCommand(command: readonly string[], flags: RunFlags): Promise<
       visibleDirs: [...new Set([packageRoot(), process.cwd()])],
       cwd: process.cwd(),
       env: parseEnv(flags.env),
-      kernelPackage: flags.kernel,
+      kernel: flags.kernel,
       timeoutMs: parseCount('--timeout', flags.timeout) * 1000,
       memoryMb: parseCount('--memory', flags.memory),
       signal: stop.signal,

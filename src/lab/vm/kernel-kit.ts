@@ -15,9 +15,9 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Clock } from '../../core/clock.ts';
-import { SluiceError } from '../../core/error.ts';
 import { baseInitramfs } from './initramfs.ts';
-import { isKernelPackageName, rankKernelPackages } from './kernel-package.ts';
+import { fetchKernel, kernelFailure } from './kernel-archive.ts';
+import { isKernelPackageName, isKernelSeries, rankKernelPackages } from './kernel-package.ts';
 import { withLock } from './lock.ts';
 import { moduleLoadOrder } from './modules-dep.ts';
 import { runTool } from './tool.ts';
@@ -39,8 +39,11 @@ export interface KernelKit {
 export interface KernelKitOptions {
   /** For example ~/.cache/sluice/vm. */
   readonly cacheDir: string;
-  /** A Debian package; without it the one used last, or the newest 6.12, or the newest of any version. */
-  readonly packageName?: string | undefined;
+  /**
+   * A Debian package, or a series such as "6.1": the newest of it in the cache, else the newest that Debian has.
+   * Without it the one used last, or the newest 6.12, or the newest of any version.
+   */
+  readonly kernel?: string | undefined;
   readonly clock: Clock;
   readonly onProgress?: (line: string) => void;
 }
@@ -53,8 +56,13 @@ const initramfsModules = ['virtio_pci', 'virtio_console', 'virtio_rng', 'virtio_
 
 export async function prepareKernelKit(options: KernelKitOptions): Promise<KernelKit> {
   const programs = findVmPrograms();
-  if (options.packageName !== undefined && !isKernelPackageName(options.packageName)) {
-    throw failure(options.packageName, 'not the name of a kernel package', 'for example linux-image-6.1.0-56-amd64');
+  const { kernel } = options;
+  if (kernel !== undefined && !isKernelPackageName(kernel) && !isKernelSeries(kernel)) {
+    throw kernelFailure(
+      kernel,
+      'neither a kernel package nor a series',
+      'for example linux-image-6.1.0-56-amd64, or 6.1',
+    );
   }
   const cached = readyKit(options, programs);
   if (cached !== undefined) return cached;
@@ -64,8 +72,15 @@ export async function prepareKernelKit(options: KernelKitOptions): Promise<Kerne
 }
 
 function readyKit(options: KernelKitOptions, programs: VmPrograms): KernelKit | undefined {
-  const name = options.packageName ?? readDefaultName(options.cacheDir);
+  const name = cachedName(options);
   return name === undefined ? undefined : readKit(options.cacheDir, name, programs);
+}
+
+function cachedName({ kernel, cacheDir }: KernelKitOptions): string | undefined {
+  if (kernel === undefined) return readDefaultName(cacheDir);
+  if (!isKernelSeries(kernel)) return kernel;
+  const kernels = join(cacheDir, 'kernels');
+  return existsSync(kernels) ? rankKernelPackages(readdirSync(kernels), kernel)[0] : undefined;
 }
 
 function readDefaultName(cacheDir: string): string | undefined {
@@ -92,61 +107,16 @@ function makeKit(options: KernelKitOptions, programs: VmPrograms): KernelKit {
   const scratch = join(options.cacheDir, 'unfinished');
   rmSync(scratch, { recursive: true, force: true });
   mkdirSync(join(scratch, 'root'), { recursive: true });
-  const candidates = options.packageName === undefined ? availablePackages(programs) : [options.packageName];
-  const packageName = fetchFirst(candidates, scratch, programs, options.onProgress ?? (() => undefined));
+  const { kernel, cacheDir, onProgress = () => undefined } = options;
+  const packageName = fetchKernel({ kernel, cacheDir, programs, onProgress }, scratch);
   const release = unpackedRelease(join(scratch, 'root'), packageName);
   buildKit(scratch, release, programs);
   mkdirSync(join(options.cacheDir, 'kernels'), { recursive: true });
   renameSync(scratch, join(options.cacheDir, 'kernels', packageName));
-  if (options.packageName === undefined) writeFileSync(join(options.cacheDir, 'default-kernel'), `${packageName}\n`);
+  if (kernel === undefined) writeFileSync(join(options.cacheDir, 'default-kernel'), `${packageName}\n`);
   const kit = readKit(options.cacheDir, packageName, programs);
-  if (kit === undefined) throw failure(packageName, `vanished from ${options.cacheDir}`);
+  if (kit === undefined) throw kernelFailure(packageName, `vanished from ${options.cacheDir}`);
   return kit;
-}
-
-function availablePackages(programs: VmPrograms): string[] {
-  const names = runTool(programs['apt-cache'], ['pkgnames', 'linux-image-']).split('\n');
-  const ranked = rankKernelPackages(names);
-  if (ranked.length === 0) throw failure('linux-image', 'apt knows no kernel package', 'apt-get update');
-  return ranked;
-}
-
-/** apt's list of names also holds packages that are only mentioned by others: take the first that can be fetched. */
-function fetchFirst(
-  candidates: readonly string[],
-  scratch: string,
-  programs: VmPrograms,
-  onProgress: (line: string) => void,
-): string {
-  const maxAttempts = 4;
-  let last: unknown;
-  for (const name of fetchable(candidates, programs).slice(0, maxAttempts)) {
-    try {
-      onProgress(`fetching ${name} (about 100 MB, once)`);
-      fetchPackage(name, scratch, programs);
-      return name;
-    } catch (error) {
-      last = error;
-    }
-  }
-  throw failure(candidates[0] ?? 'linux-image', 'cannot be fetched with apt-get download', 'apt-get update', last);
-}
-
-function fetchPackage(name: string, scratch: string, programs: VmPrograms): void {
-  runTool(programs['apt-get'], ['-q', '-o', 'APT::Sandbox::User=root', 'download', name], { cwd: scratch });
-  const deb = readdirSync(scratch).find((file) => file.endsWith('.deb'));
-  if (deb === undefined) throw failure(name, 'apt-get download left no file');
-  runTool(programs.dpkg, ['-x', join(scratch, deb), join(scratch, 'root')]);
-  rmSync(join(scratch, deb));
-}
-
-/** One call for all names: apt-cache takes a tenth of a second to read its lists. */
-function fetchable(names: readonly string[], programs: VmPrograms): string[] {
-  const policies = runTool(programs['apt-cache'], ['policy', ...names]).split(/^(?=\S)/m);
-  const real = policies
-    .filter((text) => /Candidate: [^(\s]/.test(text))
-    .map((text) => text.slice(0, text.indexOf(':')));
-  return names.filter((name) => real.includes(name));
 }
 
 /** From trixie on the modules are packed under /usr/lib. */
@@ -156,14 +126,14 @@ function unpackedRelease(root: string, packageName: string): string {
   const modules = join(root, 'lib/modules');
   const release = existsSync(modules) ? readdirSync(modules)[0] : undefined;
   if (release === undefined)
-    throw failure(packageName, 'holds no kernel modules', 'name a linux-image package with a version');
+    throw kernelFailure(packageName, 'holds no kernel modules', 'name a linux-image package with a version');
   return release;
 }
 
 function buildKit(directory: string, release: string, programs: VmPrograms): void {
   const root = join(directory, 'root');
   runTool(programs.depmod, ['-b', root, release]);
-  const bzImage = readFileSync(join(root, 'boot', `vmlinuz-${release}`));
+  const bzImage = readFileSync(imagePath(root, release));
   writeFileSync(join(directory, 'vmlinux'), extractVmlinux(bzImage, programs) ?? bzImage);
   const modulesDir = join(root, 'lib/modules', release);
   const order = moduleLoadOrder(readFileSync(join(modulesDir, 'modules.dep'), 'utf8'), initramfsModules);
@@ -173,15 +143,17 @@ function buildKit(directory: string, release: string, programs: VmPrograms): voi
   }));
   writeFileSync(join(directory, 'initramfs.cpio'), baseInitramfs(readFileSync(programs.busybox), modules));
   writeFileSync(join(directory, 'release'), `${release}\n`);
-  rmSync(join(root, 'boot'), { recursive: true });
+  rmSync(join(root, 'boot'), { recursive: true, force: true });
+}
+
+/** In forky beside the modules. */
+function imagePath(root: string, release: string): string {
+  const inBoot = join(root, 'boot', `vmlinuz-${release}`);
+  return existsSync(inBoot) ? inBoot : join(root, 'lib/modules', release, 'vmlinuz');
 }
 
 function readModule(path: string, programs: VmPrograms): Buffer {
   if (path.endsWith('.ko')) return readFileSync(path);
   const [command, args] = path.endsWith('.xz') ? [programs.xz, ['-dc', path]] : [programs.zstd, ['-qdc', path]];
   return Buffer.from(runTool(command, args, { encoding: 'latin1' }), 'latin1');
-}
-
-function failure(object: string, what: string, remedy?: string, cause?: unknown): SluiceError {
-  return new SluiceError({ code: 'vm_failed', operation: 'prepare the kernel', object, what, remedy, cause });
 }

@@ -8,8 +8,30 @@
 const preferredSeries = /^linux-image-6\.12\.[^-]+-amd64(-unsigned)?$/;
 const anySeries = /^linux-image-\d+\.\d+\.[\d.]+(\+[^-]+)?(-\d+)?-amd64(-unsigned)?$/;
 
-/** Kernel package names from the best down; the signed build of a version before the unsigned one. */
-export function rankKernelPackages(names: readonly string[]): string[] {
+/** The Debian suite whose kernel is of a series; what the host's own apt knows is taken before. */
+const suites: Readonly<Record<string, string>> = {
+  '5.10': 'bullseye',
+  '6.1': 'bookworm',
+  '6.12': 'trixie',
+  '7.2': 'forky',
+};
+
+/** "6.1": the kernel's version without the number of the stable release. */
+export function isKernelSeries(kernel: string): boolean {
+  return /^\d+\.\d+$/.test(kernel);
+}
+
+/** Of a series, or of a package's. Undefined where no suite is known. */
+export function suiteOfSeries(kernel: string): string | undefined {
+  return suites[isKernelSeries(kernel) ? kernel : versionNumbers(kernel).slice(0, 2).join('.')];
+}
+
+/** Kernel package names from the best down; the signed build of a version before the unsigned one. With a series only those. */
+export function rankKernelPackages(names: readonly string[], series?: string): string[] {
+  if (series !== undefined) {
+    const ofSeries = (name: string): boolean => versionNumbers(name).slice(0, 2).join('.') === series;
+    return names.filter((name) => anySeries.test(name) && ofSeries(name)).sort(newestFirst);
+  }
   const preferred = names.filter((name) => preferredSeries.test(name));
   const others = names.filter((name) => anySeries.test(name) && !preferredSeries.test(name));
   return [...preferred.sort(newestFirst), ...others.sort(newestFirst)];

@@ -38,7 +38,8 @@ export interface LabVmOptions {
   readonly hostPort?: number;
   /** Read-only directories that the guest's own /tmp and /run must not hide, for example the checkout. */
   readonly visibleDirs?: readonly string[];
-  readonly kernelPackage?: string | undefined;
+  /** A Debian kernel package or a series; see KernelKitOptions. */
+  readonly kernel?: string | undefined;
   readonly memoryMb?: number;
   readonly clock: Clock;
   readonly onProgress?: (line: string) => void;
@@ -54,8 +55,8 @@ export async function startLabVm(options: LabVmOptions): Promise<LabVm> {
   const running = readLabVm(options.dir);
   if (running !== undefined) throw alreadyRunning(options.dir, running);
   stopLabVm(options.dir);
-  const { cacheDir, kernelPackage: packageName, clock, onProgress } = options;
-  const kit = await prepareKernelKit({ cacheDir, packageName, clock, onProgress });
+  const { cacheDir, kernel, clock, onProgress } = options;
+  const kit = await prepareKernelKit({ cacheDir, kernel, clock, onProgress });
   onProgress?.(`booting ${kit.release}`);
   try {
     const vm = await bootLabVm(options, kit);

@@ -25,8 +25,8 @@ export interface VmRunOptions {
   readonly cwd?: string | undefined;
   /** Added to PATH, HOME, TERM, LANG and SLUICE_VM=1; nothing of the host's environment is passed on. */
   readonly env?: Readonly<Record<string, string>>;
-  /** A Debian kernel package; see KernelKitOptions. */
-  readonly kernelPackage?: string | undefined;
+  /** A Debian kernel package or a series; see KernelKitOptions. */
+  readonly kernel?: string | undefined;
   readonly timeoutMs: number;
   readonly memoryMb?: number;
   readonly signal?: AbortSignal;
@@ -44,8 +44,8 @@ const serialTailBytes = 8192;
  * `cancelled` when the signal was aborted, `vm_failed` when the machine did not boot or died.
  */
 export async function runInVm(options: VmRunOptions): Promise<number> {
-  const { cacheDir, kernelPackage: packageName, clock = systemClock, onProgress } = options;
-  const kit = await prepareKernelKit({ cacheDir, packageName, clock, onProgress });
+  const { cacheDir, kernel, clock = systemClock, onProgress } = options;
+  const kit = await prepareKernelKit({ cacheDir, kernel, clock, onProgress });
   options.signal?.throwIfAborted();
   const mounts = guestMounts(options);
   const main = runOnceScript({

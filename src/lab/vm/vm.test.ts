@@ -9,7 +9,7 @@ import { systemClock } from '../../core/clock.ts';
 import { hasErrorCode } from '../../core/error.ts';
 import { identifyProcess } from '../process.ts';
 import { directoryMode, executableMode, writeCpio } from './cpio.ts';
-import { rankKernelPackages } from './kernel-package.ts';
+import { isKernelSeries, rankKernelPackages, suiteOfSeries } from './kernel-package.ts';
 import { withLock } from './lock.ts';
 import { moduleLoadOrder } from './modules-dep.ts';
 import { qemuArguments } from './qemu.ts';
@@ -37,6 +37,16 @@ describe('kernel packages', () => {
       'linux-image-6.1.0-56-amd64',
       'linux-image-6.1.0-9-amd64',
     ]);
+  });
+
+  it('are found by series, in the suite that has it', () => {
+    const names = ['linux-image-6.1.0-9-amd64', 'linux-image-6.12.9+bpo-amd64', 'linux-image-6.1.0-56-amd64'];
+    assert.deepEqual(rankKernelPackages(names, '6.1'), ['linux-image-6.1.0-56-amd64', 'linux-image-6.1.0-9-amd64']);
+    assert.deepEqual(rankKernelPackages(names, '5.10'), []);
+    assert.ok(isKernelSeries('6.12') && !isKernelSeries('6.12.9') && !isKernelSeries('linux-image-6.12'));
+    assert.equal(suiteOfSeries('5.10'), 'bullseye');
+    assert.equal(suiteOfSeries('linux-image-7.2.12+deb14-amd64'), 'forky');
+    assert.equal(suiteOfSeries('4.19'), undefined);
   });
 
   it('need modules in the order of their dependencies, each once', () => {
