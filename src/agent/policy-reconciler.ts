@@ -17,6 +17,7 @@
  * Until every informer is synced nothing is written: what an earlier agent left in the kernel stays in force. Identities
  * of a new process begin above all that the kernel holds, so that an old entry never means somebody else.
  */
+import type { EnforcementMode } from '../api/agent-api.ts';
 import type { Namespace, Node, Pod } from '../api/kubernetes.ts';
 import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
@@ -38,7 +39,10 @@ import { IdentityView } from '../policy/select.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
 import { agentLimits } from './limits.ts';
 
-export type ProgrammedPolicy = Pick<EndpointPolicy, 'isolated' | 'entries'>;
+export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'entries'> {
+  /** What policy would drop passes and is reported. */
+  readonly audit?: boolean;
+}
 
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
@@ -69,6 +73,10 @@ export interface PolicyReconcilerDeps {
   readonly maps: PolicyMaps;
   readonly endpoints: () => readonly EndpointRecord[];
   readonly nodeName: string;
+  /** Default: isolated when a policy selects the pod. */
+  readonly enforcement?: EnforcementMode;
+  /** Whether the namespace only reports what policy would drop. */
+  readonly audited?: (namespace: string) => boolean;
   readonly clock: Clock;
   readonly log: Logger;
   /** Told once about each problem of a policy. */
@@ -78,7 +86,7 @@ export interface PolicyReconcilerDeps {
 
 export class PolicyReconciler {
   readonly ruleIds = new RuleIds();
-  readonly #compiler = new PodPolicyCompiler(this.ruleIds);
+  readonly #compiler: PodPolicyCompiler;
   readonly #described = new IpcacheMemo();
   readonly #deps: PolicyReconcilerDeps;
   readonly #runner: BoundedRunner;
@@ -98,6 +106,7 @@ export class PolicyReconciler {
 
   constructor(deps: PolicyReconcilerDeps) {
     this.#deps = deps;
+    this.#compiler = new PodPolicyCompiler(this.ruleIds, deps.enforcement);
     this.#ipcache = new Map(deps.maps.ipcache());
     this.#identities = new IdentityAllocator({
       nowMs: () => deps.clock.monotonicMs(),
@@ -172,7 +181,10 @@ export class PolicyReconciler {
     this.#runFailure = undefined;
     try {
       this.#moveAddresses(local);
-      for (const [record, pod] of local) this.#write(record.endpointId, this.#compile(pod, true));
+      for (const [record, pod] of local) {
+        const audit = this.#deps.audited?.(record.pod.namespace) === true;
+        this.#write(record.endpointId, { ...this.#compile(pod, true), audit });
+      }
     } catch (error) {
       this.#runFailure = error;
       throw error;
@@ -249,8 +261,7 @@ export class PolicyReconciler {
       const current = this.#policies.get(endpointId);
       if (current === undefined) continue; // drops everything until step 3
       const extra = this.#compile(pod, false).entries.filter((entry) => unmapped.has(entry.identity));
-      if (extra.length > 0)
-        this.#write(endpointId, { isolated: current.isolated, entries: [...current.entries, ...extra] });
+      if (extra.length > 0) this.#write(endpointId, { ...current, entries: [...current.entries, ...extra] });
     }
   }
 
@@ -263,12 +274,12 @@ export class PolicyReconciler {
     return policy;
   }
 
-  #write(endpointId: number, { isolated, entries }: ProgrammedPolicy): void {
-    const key = JSON.stringify([isolated, entries]);
+  #write(endpointId: number, { isolated, entries, audit = false }: ProgrammedPolicy): void {
+    const key = JSON.stringify([isolated, audit, entries]);
     if (this.#policies.get(endpointId)?.key === key) return;
     try {
-      this.#deps.maps.setPolicy(endpointId, { isolated, entries });
-      this.#policies.set(endpointId, { isolated, entries, key });
+      this.#deps.maps.setPolicy(endpointId, { isolated, entries, audit });
+      this.#policies.set(endpointId, { isolated, entries, audit, key });
     } catch (error) {
       // Unknown now: the next run writes it again.
       this.#policies.delete(endpointId);

@@ -10,6 +10,7 @@
  * Pure, and a function of the sets alone: the order in which objects came does not show in the result.
  */
 
+import type { EnforcementMode } from '../api/agent-api.ts';
 import type { Pod } from '../api/kubernetes.ts';
 import { matchesSelector, type Labels } from '../core/labels.ts';
 import type { Diagnostic } from './diagnostics.ts';
@@ -63,13 +64,12 @@ export function compileEndpointPolicy(
   policies: PolicyIndex,
   identities: IdentityView,
   ruleIds: RuleIds,
+  enforcement: EnforcementMode = 'default',
 ): EndpointPolicy {
-  const applied = policies
-    .inNamespace(endpoint.namespace)
-    .filter((policy) => matchesSelector(policy.subject, endpoint.labels));
+  const applied = enforcement === 'never' ? [] : policiesOf(endpoint, policies);
   const isolated = {
-    ingress: applied.some((policy) => policy.isolates.ingress),
-    egress: applied.some((policy) => policy.isolates.egress),
+    ingress: enforcement === 'always' || applied.some((policy) => policy.isolates.ingress),
+    egress: enforcement === 'always' || applied.some((policy) => policy.isolates.egress),
   };
   const entries = new EntrySet();
   const diagnostics = applied.flatMap((policy) => policy.diagnostics);
@@ -90,6 +90,11 @@ export function compileEndpointPolicy(
   return { isolated, entries: entries.sorted(), diagnostics };
 }
 
+/** The policies that select the endpoint, by name. */
+export function policiesOf(endpoint: PolicyEndpoint, policies: PolicyIndex): PolicyNode[] {
+  return policies.inNamespace(endpoint.namespace).filter((policy) => matchesSelector(policy.subject, endpoint.labels));
+}
+
 /**
  * The same, for pods one by one, and only when something they depend on has changed: an unchanged pod, namespace
  * and view give the very object that was given before. After a change in one namespace the others cost nothing.
@@ -100,9 +105,11 @@ export class PodPolicyCompiler {
     { readonly policies: readonly PolicyNode[]; readonly view: IdentityView; readonly result: EndpointPolicy }
   >();
   readonly #ruleIds: RuleIds;
+  readonly #enforcement: EnforcementMode;
 
-  constructor(ruleIds: RuleIds) {
+  constructor(ruleIds: RuleIds, enforcement: EnforcementMode = 'default') {
     this.#ruleIds = ruleIds;
+    this.#enforcement = enforcement;
   }
 
   compile(pod: Pod, index: PolicyIndex, view: IdentityView): EndpointPolicy {
@@ -110,7 +117,7 @@ export class PodPolicyCompiler {
     const policies = index.inNamespace(endpoint.namespace);
     const known = this.#known.get(pod);
     if (known?.policies === policies && known.view === view) return known.result;
-    const result = compileEndpointPolicy(endpoint, index, view, this.#ruleIds);
+    const result = compileEndpointPolicy(endpoint, index, view, this.#ruleIds, this.#enforcement);
     this.#known.set(pod, { policies, view, result });
     return result;
   }
