@@ -34,6 +34,7 @@ for purpose in "$@"; do
 		need iproute2 have ip
 		need iperf3 have iperf3
 		need iputils-ping have ping
+		need curl have curl
 		need util-linux have nsenter
 		need procps have ps
 		need containernetworking-plugins test -x /usr/lib/cni/macvlan

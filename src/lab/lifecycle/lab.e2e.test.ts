@@ -121,6 +121,42 @@ describe('a lab', () => {
     assert.equal((await must(['exec', '-i', 'shell', '--', 'wc', '-c'], big)).trim(), String(big.length));
   });
 
+  it('probes from the node to the pod’s address, whatever policy the pod has', async () => {
+    await apply({
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: { name: 'closed' },
+      spec: { podSelector: { matchLabels: { app: 'probed' } }, policyTypes: ['Ingress', 'Egress'] },
+    });
+    const containers = [
+      {
+        name: 'c',
+        image: 'nginx',
+        ports: [{ name: 'http', containerPort: 8080 }],
+        startupProbe: { tcpSocket: { port: 'http' }, periodSeconds: 1 },
+        readinessProbe: { httpGet: { port: 'http', path: '/' }, periodSeconds: 1 },
+        livenessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
+      },
+    ];
+    await apply(pod('probed', { containers }));
+    await ready('probed');
+    const livenessProbe = { tcpSocket: { port: 9 }, periodSeconds: 1, failureThreshold: 1 };
+    const command = ['sleep', '1000'];
+    await apply(pod('sick', { containers: [{ name: 'c', image: 'busybox', command, livenessProbe }] }));
+    await waitFor(
+      'a restart',
+      async () =>
+        Number(await must(['get', 'pod', 'sick', '-o', 'jsonpath={.status.containerStatuses[0].restartCount}'])) > 0,
+      patience,
+    );
+    assert.match(await must(['describe', 'pod', 'sick']), /Liveness probe failed: dial tcp [0-9.]+:9: .*ECONNREFUSED/);
+    assert.equal(
+      await must(['get', 'pod', 'probed', '-o', 'jsonpath={.status.containerStatuses[0].restartCount}']),
+      '0',
+    );
+    await must(['delete', 'networkpolicy/closed', 'pod/probed', 'pod/sick', '--grace-period=1']);
+  });
+
   it('restarts what ends, and says so', async () => {
     await apply(
       pod('crash', { containers: [{ name: 'sh', image: 'busybox', command: ['sh', '-c', 'echo bye; exit 3'] }] }),

@@ -20,7 +20,6 @@ const programs: Readonly<Record<string, string>> = {
   hostname: 'hostname',
   mkfifo: 'coreutils',
   env: 'coreutils',
-  curl: 'curl',
 };
 
 /** Throws with one remedy that covers everything missing. `path` is the PATH to search. */

@@ -36,10 +36,12 @@ export interface ContainerPort {
 
 export interface ProbeSpec {
   readonly exec?: { readonly command: readonly string[] };
-  readonly tcpSocket?: { readonly port: number | string };
+  readonly tcpSocket?: { readonly port: number | string; readonly host?: string };
   readonly httpGet?: {
     readonly port: number | string;
     readonly path?: string;
+    readonly host?: string;
+    readonly scheme?: 'HTTP' | 'HTTPS';
     readonly httpHeaders?: readonly { name: string; value: string }[];
   };
   readonly initialDelaySeconds?: number;

@@ -67,14 +67,14 @@ export class PodProbes {
     const probes = this.#containers.get(spec.name);
     const probe = probes?.specs[kind];
     if (probes === undefined || probe === undefined) return;
-    const onChange = (ok: boolean): void => this.#judge(pod, spec, kind, ok);
+    const onChange = (ok: boolean, failure: string): void => this.#judge(pod, spec, kind, ok, failure);
     probes.loops.set(kind, new ProbeLoop(probe, () => this.#run(spec, probe), onChange));
   }
 
-  #judge(pod: Pod, spec: ContainerSpec, kind: Kind, ok: boolean): void {
+  #judge(pod: Pod, spec: ContainerSpec, kind: Kind, ok: boolean, failure: string): void {
     if (!ok) {
       const title = `${kind.charAt(0).toUpperCase()}${kind.slice(1)}`;
-      this.#context.api.event(pod, 'Warning', 'Unhealthy', `${title} probe failed`, spec.name);
+      this.#context.api.event(pod, 'Warning', 'Unhealthy', `${title} probe failed: ${failure}`, spec.name);
     }
     if (kind === 'startup' && ok) {
       this.#containers.get(spec.name)?.loops.get('startup')?.stop();
@@ -84,12 +84,10 @@ export class PodProbes {
     this.#onChange();
   }
 
-  #run(spec: ContainerSpec, probe: ProbeSpec): Promise<boolean> {
-    const { sandbox } = this.#runtime.record;
-    const enterNetns = sandbox === undefined || sandbox.hostNetwork ? [] : ['nsenter', `--net=${sandbox.netns}`];
+  #run(spec: ContainerSpec, probe: ProbeSpec): Promise<string | undefined> {
     return runProbe(probe, {
       exec: (command, timeoutMs) => this.#exec(spec.name, command, timeoutMs),
-      enterNetns,
+      podIp: this.#runtime.record.podIps[0] ?? '127.0.0.1',
       resolvePort: (port) => resolvePort(spec, port),
     });
   }
@@ -99,7 +97,7 @@ export class PodProbes {
     const env = this.#runtime.record.containers[container]?.env ?? {};
     return new Promise((resolve) => {
       execFile(file, args, { env, timeout: timeoutMs, killSignal: 'SIGKILL' }, (error) =>
-        resolve(error === null ? 0 : 1),
+        resolve(error === null ? 0 : typeof error.code === 'number' ? error.code : 1),
       );
     });
   }

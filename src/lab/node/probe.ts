@@ -1,70 +1,90 @@
-/** Readiness, liveness and startup probes, run from inside the pod's namespaces. */
-import { execFile } from 'node:child_process';
+/** Readiness, liveness and startup probes: from the node to the pod's address, as kubelet's. */
+import { request } from 'node:http';
+import { request as secureRequest } from 'node:https';
+import { connect } from 'node:net';
 import type { ProbeSpec } from './pod-api.ts';
 
 export interface ProbeTarget {
   /** Runs a command in the container; resolves with its exit status. */
   readonly exec: (command: readonly string[], timeoutMs: number) => Promise<number>;
-  /** The nsenter prefix for the pod's netns alone. */
-  readonly enterNetns: readonly string[];
+  readonly podIp: string;
   readonly resolvePort: (port: number | string) => number;
 }
 
-/** True on success; a probe that cannot be run failed. */
-export async function runProbe(probe: ProbeSpec, target: ProbeTarget): Promise<boolean> {
+/** Why the probe failed, in kubelet's words, or undefined when it succeeded. A probe that cannot be run failed. */
+export async function runProbe(probe: ProbeSpec, target: ProbeTarget): Promise<string | undefined> {
   const timeoutMs = (probe.timeoutSeconds ?? 1) * 1000;
   try {
-    if (probe.exec !== undefined) return (await target.exec(probe.exec.command, timeoutMs)) === 0;
+    if (probe.exec !== undefined) {
+      const status = await target.exec(probe.exec.command, timeoutMs);
+      return status === 0 ? undefined : `command terminated with exit code ${status}`;
+    }
     if (probe.tcpSocket !== undefined) {
-      return await curl(target, timeoutMs, [
-        '--connect-only',
-        `telnet://127.0.0.1:${target.resolvePort(probe.tcpSocket.port)}`,
-      ]);
+      return await dial(probe.tcpSocket.host ?? target.podIp, target.resolvePort(probe.tcpSocket.port), timeoutMs);
     }
-    if (probe.httpGet !== undefined) {
-      const { port, path = '/', httpHeaders = [] } = probe.httpGet;
-      const url = `http://127.0.0.1:${target.resolvePort(port)}${path.startsWith('/') ? path : `/${path}`}`;
-      return await curl(target, timeoutMs, [
-        '--fail',
-        ...httpHeaders.flatMap(({ name, value }) => ['-H', `${name}: ${value}`]),
-        url,
-      ]);
-    }
-    return true;
-  } catch {
-    return false;
+    return probe.httpGet === undefined ? undefined : await get(probe.httpGet, target, timeoutMs);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
   }
 }
 
-/** A socket that connects in another netns is more than Node offers; curl entered there does both kinds. */
-function curl(target: ProbeTarget, timeoutMs: number, args: readonly string[]): Promise<boolean> {
-  const [file = 'curl', ...rest] = [
-    ...target.enterNetns,
-    'curl',
-    '-s',
-    '-o',
-    '/dev/null',
-    '--max-time',
-    String(timeoutMs / 1000),
-    ...args,
-  ];
+function dial(host: string, port: number, timeoutMs: number): Promise<string | undefined> {
   return new Promise((resolve) => {
-    execFile(file, rest, { timeout: timeoutMs + 2000, killSignal: 'SIGKILL' }, (error) => resolve(error === null));
+    const socket = connect({ host, port });
+    const end = (failure: string | undefined): void => {
+      socket.destroy();
+      resolve(failure);
+    };
+    socket.setTimeout(timeoutMs, () => end(`dial tcp ${host}:${port}: i/o timeout`));
+    socket.on('error', (error) => end(`dial tcp ${host}:${port}: ${error.message}`));
+    socket.on('connect', () => end(undefined));
+  });
+}
+
+/** Any status from 200 to 399 is a success; certificates are not checked, as kubelet does not. */
+function get(
+  { scheme = 'HTTP', host, port, path = '/', httpHeaders = [] }: NonNullable<ProbeSpec['httpGet']>,
+  target: ProbeTarget,
+  timeoutMs: number,
+): Promise<string | undefined> {
+  const where = { host: host ?? target.podIp, port: target.resolvePort(port) };
+  const headers = Object.fromEntries(httpHeaders.map(({ name, value }) => [name, value]));
+  const options = {
+    ...where,
+    path: path.startsWith('/') ? path : `/${path}`,
+    headers: { 'User-Agent': 'kube-probe/sluice-lab', ...headers },
+    agent: false,
+    rejectUnauthorized: false,
+    signal: AbortSignal.timeout(timeoutMs),
+  };
+  return new Promise((resolve) => {
+    const url = `${scheme.toLowerCase()}://${where.host}:${where.port}${options.path}`;
+    const call = (scheme === 'HTTPS' ? secureRequest : request)(options, (response) => {
+      const { statusCode = 0 } = response;
+      response.destroy();
+      resolve(statusCode >= 200 && statusCode < 400 ? undefined : `HTTP probe failed with statuscode: ${statusCode}`);
+    });
+    call.on('error', (error) => resolve(`Get "${url}": ${error.message}`));
+    call.end();
   });
 }
 
 /** One probe's schedule and verdict: flips after successThreshold or failureThreshold results in a row. */
 export class ProbeLoop {
   readonly #probe: ProbeSpec;
-  readonly #onChange: (ok: boolean) => void;
-  readonly #run: () => Promise<boolean>;
+  readonly #onChange: (ok: boolean, failure: string) => void;
+  readonly #run: () => Promise<string | undefined>;
   #timer: NodeJS.Timeout | undefined;
   #row = 0;
   #lastResult: boolean | undefined;
   #verdict: boolean | undefined;
   #stopped = false;
 
-  constructor(probe: ProbeSpec, run: () => Promise<boolean>, onChange: (ok: boolean) => void) {
+  constructor(
+    probe: ProbeSpec,
+    run: () => Promise<string | undefined>,
+    onChange: (ok: boolean, failure: string) => void,
+  ) {
     this.#probe = probe;
     this.#run = run;
     this.#onChange = onChange;
@@ -87,14 +107,15 @@ export class ProbeLoop {
   }
 
   async #once(): Promise<void> {
-    const ok = await this.#run();
+    const failure = await this.#run();
     if (this.#stopped) return;
+    const ok = failure === undefined;
     this.#row = ok === this.#lastResult ? this.#row + 1 : 1;
     this.#lastResult = ok;
     const threshold = ok ? (this.#probe.successThreshold ?? 1) : (this.#probe.failureThreshold ?? 3);
     if (this.#row >= threshold && this.#verdict !== ok) {
       this.#verdict = ok;
-      this.#onChange(ok);
+      this.#onChange(ok, failure ?? '');
     }
     this.#schedule((this.#probe.periodSeconds ?? 10) * 1000);
   }
