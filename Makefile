@@ -1,12 +1,14 @@
 # Every target installs what it lacks (scripts/setup.sh).
 LINK ?= ipvlan
 
-.PHONY: all build demo test bench lint clean help
+.PHONY: all build demo test test-full test-kernels bench lint clean help
 all: build
 
 help:
 	@echo 'make demo [LINK=macvlan]  bring a lab up, run the walkthrough on real packets, take it down'
 	@echo 'make test                 all tests: pure, kernel, lab, and those that need the small VM'
+	@echo 'make test-kernels         the kernel tests and the lab on Debian'"'"'s kernels 5.10, 6.1, 6.12 and 7.2'
+	@echo 'make test-full            everything: all tests in their long form, then test-kernels'
 	@echo 'make build                the CLI (dist/) and the CNI shim (shim/build/)'
 	@echo 'make bench SUITE=cni      a benchmark suite; see docs/reference/bench.md'
 	@echo 'make lint                 types, lint rules, formatting'
@@ -25,6 +27,16 @@ test:
 	@scripts/setup.sh build test
 	@node scripts/build.mjs
 	@node scripts/test.mjs
+
+test-kernels:
+	@scripts/setup.sh build test
+	@node scripts/build.mjs
+	@node scripts/test-kernels.mjs $(KERNELS)
+
+test-full:
+	@scripts/setup.sh build test
+	@node scripts/build.mjs
+	@node scripts/test-full.mjs
 
 bench:
 	@scripts/setup.sh build test

@@ -1,182 +1,75 @@
 // Runs the tests and prints one closing line "N passed, N failed, N skipped".
 //   node scripts/test.mjs [pure] [kernel] [e2e] [vm] [lint]      default: all of them
-// Kinds by file name: *.test.ts pure; *.kernel.test.ts the real kernel in throw-away namespaces; *.e2e.test.ts the lab.
 // `vm` runs the kernel tests again inside the small VM, whose kernel has ipvlan and fq_codel.
-import { build } from 'esbuild';
-import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, readdirSync } from 'node:fs';
+// SLUICE_FULL=1 is passed on to the tests: those with a long form run it, and get more time.
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { addCounts, details, noCounts, oneResult, summary } from './testing/counts.mjs';
+import { bundleForVm, root, runTests, runTestsInVm, start, testFiles, vmScratch } from './testing/run.mjs';
 
-const root = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
 const kinds = ['lint', 'pure', 'kernel', 'e2e', 'vm'];
 const wanted = process.argv.slice(2).filter((arg) => kinds.includes(arg));
 const run = wanted.length > 0 ? wanted : kinds;
-const total = { passed: 0, failed: 0, skipped: 0, skips: [], failures: [] };
-
-function filesBelow(dir) {
-  return readdirSync(join(root, dir), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && entry.name.endsWith('.test.ts'))
-    .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
-}
-
-const all = ['src', 'test', 'bench']
-  .filter((dir) => existsSync(join(root, dir)))
-  .flatMap(filesBelow)
-  .sort();
-const ofKind = {
-  pure: all.filter((f) => !/\.(kernel|e2e)\.test\.ts$/.test(f)),
-  kernel: all.filter((f) => f.endsWith('.kernel.test.ts')),
-  e2e: all.filter((f) => f.endsWith('.e2e.test.ts')),
-};
-
-function start(command, args) {
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
-    child.on('error', () => resolve(127));
-    child.on('exit', (code, signal) => resolve(signal ? 1 : code));
-  });
-}
-
-function add(counts) {
-  for (const key of ['passed', 'failed', 'skipped']) total[key] += counts[key];
-  total.skips.push(...counts.skips);
-  total.failures.push(...counts.failures);
-}
-
-/** Adds what the counting reporter wrote; a run that died before writing counts as one failure. */
-function addCounts(file, kind, exitCode) {
-  if (existsSync(file)) {
-    const counts = JSON.parse(readFileSync(file, 'utf8'));
-    if (exitCode !== 0 && counts.failed === 0) counts.failed = 1;
-    add(counts);
-  } else {
-    add({
-      passed: 0,
-      failed: 1,
-      skipped: 0,
-      skips: [],
-      failures: [{ name: `the ${kind} tests ended with status ${exitCode}`, file: '' }],
-    });
-  }
-}
-
-function testArgs(files, countsFile, concurrency) {
-  return [
-    '--import',
-    'tsx',
-    '--test',
-    `--test-concurrency=${concurrency}`,
-    '--test-timeout=600000',
-    '--test-reporter=spec',
-    '--test-reporter-destination=stdout',
-    `--test-reporter=${join(root, 'scripts/count-reporter.mjs')}`,
-    `--test-reporter-destination=${countsFile}`,
-    ...files.map((f) => relative(root, f)),
-  ];
-}
-
-async function runTests(kind, files, concurrency, scratch) {
-  if (files.length === 0) return;
-  console.log(`\n== ${kind} tests (${files.length} files)`);
-  const countsFile = join(scratch, `${kind}.json`);
-  addCounts(countsFile, kind, await start(process.execPath, testArgs(files, countsFile, concurrency)));
-}
+const fileTimeoutMs = process.env.SLUICE_FULL === '1' ? 3_600_000 : 600_000;
+const concurrencyOf = { pure: 2, kernel: 1, e2e: 1 };
+const total = noCounts();
+const durations = [];
 
 async function runLint() {
-  console.log('\n== types, lint, formatting');
+  const counts = noCounts();
   for (const [name, args] of [
     ['typecheck', ['tsc', '--noEmit', '-p', 'tsconfig.json']],
     ['eslint', ['eslint', '.']],
     ['prettier', ['prettier', '--check', '--log-level', 'warn', '.']],
   ]) {
-    const code = await start('npx', ['--no-install', ...args]);
-    add({
-      passed: code === 0 ? 1 : 0,
-      failed: code === 0 ? 0 : 1,
-      skipped: 0,
-      skips: [],
-      failures: code === 0 ? [] : [{ name, file: '' }],
-    });
+    addCounts(counts, oneResult(name, (await start('npx', ['--no-install', ...args])) === 0));
+  }
+  return counts;
+}
+
+/** What depends on the kernel and is not the same with this machine's own: interfaces of kind ipvlan, their hooks, qdiscs, system calls. */
+const vmTests = /^src\/(kernel|datapath|cni)\//;
+
+async function runVm() {
+  const scratch = vmScratch();
+  try {
+    const files = testFiles().kernel.filter((file) => vmTests.test(relative(root, file)));
+    const bundles = await bundleForVm(files, scratch.dir);
+    return await runTestsInVm('vm', bundles, { kernel: '6.12', scratch: scratch.dir, timeoutS: 1200, fileTimeoutMs });
+  } finally {
+    scratch.remove();
   }
 }
 
-/** Bundled, because reading and compiling hundreds of source files costs minutes under emulation. */
-async function bundleForVm(files, outdir) {
-  await build({
-    absWorkingDir: root,
-    entryPoints: files,
-    outdir,
-    outbase: '.',
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node20.19',
-    external: ['koffi'],
-    sourcemap: 'linked',
-    sourcesContent: false,
-    banner: {
-      js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
-    },
-    logLevel: 'warning',
-  });
-  return files.map((file) => join(outdir, relative(root, file).replace(/\.ts$/, '.mjs')));
+async function runKind(kind, scratch) {
+  if (kind === 'lint') return runLint();
+  if (kind === 'vm') return runVm();
+  const files = testFiles()[kind];
+  return files.length === 0
+    ? noCounts()
+    : runTests(kind, files, { concurrency: concurrencyOf[kind], fileTimeoutMs, scratch });
 }
 
-/** System calls and verdicts. Hooks and shaping under load are not among them: the emulated CPU is too slow for their clocks. */
-const vmTests = /^src\/kernel\/|^src\/datapath\/verdict/;
-
-/** The layers that touch the kernel, once more, on a distribution kernel with ipvlan, fq_codel and cake. Below the checkout, so that packageRoot() holds. */
-async function runVm() {
-  const scratch = join(root, '.cache', 'vm-test');
-  rmSync(scratch, { recursive: true, force: true });
-  mkdirSync(scratch, { recursive: true });
-  const files = ofKind.kernel.filter((file) => vmTests.test(relative(root, file)));
-  console.log(`\n== kernel tests in the VM (${files.length} files)`);
-  const countsFile = join(scratch, 'vm.json');
-  const bundles = await bundleForVm(files, scratch);
-  const args = testArgs(bundles, countsFile, 1).filter(
-    (arg, index, list) => arg !== 'tsx' && !(arg === '--import' && list[index + 1] === 'tsx'),
-  );
-  const code = await start(process.execPath, [
-    join(root, 'dist/sluice.mjs'),
-    'vm',
-    'run',
-    '--shared',
-    scratch,
-    '--timeout',
-    '1200',
-    '--',
-    process.execPath,
-    ...args,
-  ]);
-  addCounts(countsFile, 'vm', code);
-  rmSync(scratch, { recursive: true, force: true });
-}
-
+const needRoot = ['kernel', 'e2e', 'vm'];
 const isRoot = process.getuid?.() === 0;
 const scratch = mkdtempSync(join(tmpdir(), 'sluice-test-'));
 try {
-  if (run.includes('lint')) await runLint();
-  if (run.includes('pure')) await runTests('pure', ofKind.pure, 2, scratch);
-  if (!isRoot && run.some((kind) => ['kernel', 'e2e', 'vm'].includes(kind))) {
-    total.failed++;
-    total.failures.push({ name: 'kernel and lab tests need root: run them with sudo', file: '' });
-  } else {
-    if (run.includes('kernel')) await runTests('kernel', ofKind.kernel, 1, scratch);
-    if (run.includes('e2e')) await runTests('e2e', ofKind.e2e, 1, scratch);
-    if (run.includes('vm')) await runVm();
+  for (const kind of kinds.filter((each) => run.includes(each))) {
+    console.log(`\n== ${kind} tests`);
+    const begunMs = performance.now();
+    const counts =
+      needRoot.includes(kind) && !isRoot
+        ? oneResult(`${kind} tests need root: run them with sudo`, false)
+        : await runKind(kind, scratch);
+    addCounts(total, counts);
+    durations.push(`${kind} ${Math.round((performance.now() - begunMs) / 1000)} s`);
   }
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
 
-for (const skip of total.skips)
-  console.log(`skipped: ${skip.name}${skip.reason ? `: ${skip.reason}` : ' (no reason given)'}`);
-for (const failure of total.failures)
-  console.log(`failed: ${failure.name}${failure.file ? ` (${relative(root, failure.file)})` : ''}`);
-console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+console.log(`\n${durations.join(', ')}`);
+for (const line of details(total, root)) console.log(line);
+console.log(summary(total));
 process.exitCode = total.failed === 0 ? 0 : 1;
