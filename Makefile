@@ -26,6 +26,7 @@ demo:
 test:
 	@scripts/setup.sh build test
 	@node scripts/build.mjs
+	@node --import tsx test/real-apiserver/build.ts --optional
 	@node scripts/test.mjs
 
 test-kernels:

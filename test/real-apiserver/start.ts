@@ -7,18 +7,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createCredentials } from '../../src/lab/api/credentials.ts';
 import { ContractClient, type Endpoint } from '../../src/lab/contract/client.ts';
-import { binaryPath, buildApiServer } from './build.ts';
+import { binaryPath } from './build.ts';
 
 export interface RealApiServer extends Endpoint {
   readonly stop: () => Promise<void>;
 }
 
-/** Why it cannot run here; undefined when it can. Builds only when SLUICE_BUILD_APISERVER=1. */
+/** Why it cannot run here; undefined when it can. */
 export function unavailable(): string | undefined {
   if (spawnSync('etcd', ['--version']).status !== 0) return 'etcd is not installed (Debian package etcd-server)';
   if (existsSync(binaryPath())) return undefined;
-  if (process.env.SLUICE_BUILD_APISERVER === '1') return buildApiServer();
-  return 'no kube-apiserver is built: run `node --import tsx test/real-apiserver/build.ts` or set SLUICE_BUILD_APISERVER=1 (needs Go)';
+  return 'no kube-apiserver is built: `node --import tsx test/real-apiserver/build.ts` builds it (needs Go)';
 }
 
 export async function startRealApiServer(): Promise<RealApiServer> {
