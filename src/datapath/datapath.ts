@@ -23,7 +23,7 @@ import {
   type Reason,
   reasons,
 } from './abi.ts';
-import { type AttachMechanism, EndpointHooks, type Finding } from './hooks.ts';
+import { type AttachMechanism, EndpointHooks, type Finding, type InterfacePlace } from './hooks.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
 import { readEndpointObject } from './programs.ts';
@@ -38,6 +38,8 @@ export interface DatapathOptions {
   readonly limits?: MapLimits;
   /** Default: tcx where the kernel has it. */
   readonly mechanism?: AttachMechanism;
+  /** Default: the object that comes with this version. */
+  readonly objectPath?: string | undefined;
 }
 
 export interface EndpointPolicy {
@@ -54,6 +56,13 @@ export interface EndpointState {
   readonly isolated: { readonly ingress: boolean; readonly egress: boolean };
   /** Interfaces with pinned links; empty where the kernel has no tcx. */
   readonly interfaces: readonly string[];
+}
+
+/** Pins or an entry of an endpoint that nobody knows. */
+export interface Orphan {
+  readonly endpointId: number;
+  /** Ids of its links that are on a device still: taking them off would open it. */
+  readonly liveLinks: readonly number[];
 }
 
 export interface Counter<R extends Reason = Reason> {
@@ -78,7 +87,7 @@ export class Datapath implements Disposable {
 
   /** Creates the maps or adopts those that are pinned; throws when those are of an incompatible version. */
   static open(options: DatapathOptions): Datapath {
-    const object = readEndpointObject();
+    const object = readEndpointObject(options.objectPath);
     const maps = DatapathMaps.open(options.bpffsDir, object.spec, options.limits ?? {});
     try {
       const datapath = new Datapath(maps, new EndpointHooks(options.bpffsDir, object, maps.byName, options.mechanism));
@@ -109,12 +118,13 @@ export class Datapath implements Disposable {
   }
 
   /**
-   * Removes pins, policy and counters; succeeds when they are gone already. Connections stay in conntrack until they
+   * Removes pins, policy and counters; succeeds when they are gone already. Where the kernel has no tcx, filters stay on
+   * interfaces that are not named, and drop everything. Connections stay in conntrack until they
    * expire: no policy id is used twice, so a later endpoint of the same id has each of them judged anew.
    */
-  detachEndpoint(endpointId: number): void {
+  detachEndpoint(endpointId: number, interfaces: readonly InterfacePlace[] = []): void {
     this.#maps.byName.endpoints.delete(endpointIdKey.encode({ endpointId }));
-    this.#hooks.remove(endpointId);
+    this.#hooks.remove(endpointId, interfaces);
     this.#policies.forget(endpointId);
     const counters = directions.flatMap((_, direction) =>
       reasons.map((__, reason) => metricsKey.encode({ endpointId, reason, direction })),
@@ -195,6 +205,28 @@ export class Datapath implements Disposable {
     return [...findings, { problem: 'not_programmed', message: `endpoint ${endpointId} has no policy in the kernel` }];
   }
 
+  /**
+   * Gives maps, programs and links back the names on bpffs that somebody removed; answers the paths. What this process
+   * holds open stayed in force without them.
+   */
+  restorePins(interfacesOf: ReadonlyMap<number, readonly string[]>): string[] {
+    const names = this.#hooks.restorePins(interfacesOf.keys(), (id) => interfacesOf.get(id) ?? []);
+    return [...this.#maps.restorePins(), ...names];
+  }
+
+  /** Endpoints in the kernel that are not among `known`. */
+  orphans(known: ReadonlySet<number>): Orphan[] {
+    const ids = new Set([...this.#hooks.pinned().keys(), ...this.#endpointValues().map(([id]) => id)]);
+    return [...ids]
+      .filter((id) => !known.has(id))
+      .map((endpointId) => ({ endpointId, liveLinks: this.#hooks.liveLinks(endpointId) }));
+  }
+
+  /** Ids of the tcx links on the interface, whoever put them there. */
+  linksOn(place: InterfacePlace): number[] {
+    return this.#hooks.linksOn(place);
+  }
+
   /** Packets and bytes since the endpoint was attached, forwarded ones included. */
   counters(): Counter[] {
     return [...this.#maps.byName.metrics.entries()].map(([key, value]) => decodeCounter(key, value));
@@ -204,8 +236,9 @@ export class Datapath implements Disposable {
     return this.counters().filter((counter): counter is Counter<DropReason> => counter.reason !== 'forwarded');
   }
 
-  /** Lets go of the maps; enforcement goes on. */
+  /** Lets go of everything it holds; enforcement goes on. */
   close(): void {
+    this.#hooks[Symbol.dispose]();
     this.#maps.close();
   }
 

@@ -1,52 +1,42 @@
 /**
- * Programs on the hooks of a pod's interface. Pins of an endpoint, below `<bpffs>/endpoint/<id>/`:
- *
- *   program-<digest>-to_endpoint, program-<digest>-from_endpoint    loaded once, for all its interfaces
- *   link-<interface>-ingress, link-<interface>-egress               tcx links (kernel 6.6)
- *
- * Without tcx the programs are cls_bpf filters on clsact, which the interface keeps.
+ * Programs on the hooks of a pod's interface: tcx links (kernel 6.6), else cls_bpf filters on clsact. Pins: pins.ts.
  */
-import { readdirSync, rmdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { BpfLink, type BpfMap, BpfProgram, haveTcx, Netns, netnsInode, RtNetlink, unpin } from '../kernel/index.ts';
 import { SluiceError } from '../core/error.ts';
-import {
-  BpfLink,
-  type BpfMap,
-  BpfProgram,
-  Errno,
-  haveTcx,
-  isErrno,
-  Netns,
-  RtNetlink,
-  tcHandle,
-  unpin,
-  withNetns,
-} from '../kernel/index.ts';
 import { directions, type Direction } from './abi.ts';
-import { type EndpointObject, loadEndpointPrograms, programNames } from './programs.ts';
+import { ensureFilter, filterState, removeFilters } from './clsact-filters.ts';
+import { EndpointPrograms } from './endpoint-programs.ts';
+import { EndpointPins } from './pins.ts';
+import type { EndpointObject } from './programs.ts';
+import { type HookState, TcxLinks, type TcxPlace } from './tcx-links.ts';
+
+export { ensureClsact } from './clsact-filters.ts';
 
 export type AttachMechanism = 'tcx' | 'clsact';
 
-/** Something that should be in the kernel and is not. */
+/** Something that is not in the kernel as it should be. */
 export interface Finding {
-  readonly problem: 'interface_missing' | 'hook_missing' | 'wrong_program' | 'not_programmed';
+  readonly problem:
+    | 'interface_missing'
+    | 'hook_missing'
+    | 'wrong_program'
+    /** Something runs before our program and may skip it. */
+    | 'not_first'
+    /** Ours, of another version of this software. */
+    | 'outdated_program'
+    | 'not_programmed';
   readonly message: string;
 }
 
-/** Our place among cls_bpf filters: first. The redirect of the shaper comes later. */
-const filterPriority = 1;
-const filterHandle = 1;
-const clsactHandle = 0xffff_0000;
+export interface InterfacePlace {
+  readonly netns: string;
+  readonly interfaceName: string;
+}
 
-const clsactParent: Readonly<Record<Direction, number>> = {
-  ingress: tcHandle.clsactIngress,
-  egress: tcHandle.clsactEgress,
-};
-
-export class EndpointHooks {
-  readonly #bpffsDir: string;
-  readonly #object: EndpointObject;
-  readonly #maps: Readonly<Record<string, BpfMap>>;
+export class EndpointHooks implements Disposable {
+  readonly #pins: EndpointPins;
+  readonly #programs: EndpointPrograms;
+  readonly #links = new TcxLinks();
   #mechanism: AttachMechanism | undefined;
 
   constructor(
@@ -55,9 +45,8 @@ export class EndpointHooks {
     maps: Readonly<Record<string, BpfMap>>,
     mechanism?: AttachMechanism,
   ) {
-    this.#bpffsDir = bpffsDir;
-    this.#object = object;
-    this.#maps = maps;
+    this.#pins = new EndpointPins(bpffsDir, object.digest);
+    this.#programs = new EndpointPrograms(this.#pins, object, maps);
     this.#mechanism = mechanism;
   }
 
@@ -68,14 +57,17 @@ export class EndpointHooks {
   attach(endpointId: number, netns: string, interfaceName: string): void {
     using handle = Netns.openPath(netns);
     const ifindex = findInterface(handle, interfaceName);
-    this.#ensurePrograms(endpointId);
+    this.#programs.ensure(endpointId);
     for (const direction of directions) {
-      using program = this.#openProgram(endpointId, direction);
-      if (program === undefined) throw vanished(endpointId, direction);
-      if (this.mechanism === 'tcx') this.#ensureLink(endpointId, handle, interfaceName, ifindex, direction, program);
-      else ensureFilter(handle, ifindex, direction, program);
+      const held = this.#programs.get(endpointId, direction);
+      if (held === undefined) throw vanished(endpointId, direction);
+      if (this.mechanism === 'clsact') ensureFilter(handle, ifindex, direction, held.program);
+      else {
+        const place = this.#place(endpointId, handle, ifindex, interfaceName, direction);
+        this.#links.ensure(place, held.program, () => this.#programs.spare(endpointId, direction));
+      }
     }
-    this.#removeOldPrograms(endpointId);
+    this.#programs.removeOld(endpointId);
   }
 
   check(endpointId: number, netns: string, interfaceName: string): Finding[] {
@@ -86,111 +78,85 @@ export class EndpointHooks {
       return [{ problem: 'interface_missing', message: `there is no ${interfaceName} in ${netns}` }];
     }
     return directions.flatMap((direction) => {
-      using program = this.#openProgram(endpointId, direction);
-      const attached =
+      const expected = this.#programs.get(endpointId, direction)?.id;
+      const state =
         this.mechanism === 'tcx'
-          ? this.#linkedProgram(endpointId, interfaceName, link.ifindex, direction)
-          : filteredProgram(netlink, link.ifindex, direction);
-      return findingsOf(`${direction} hook of ${interfaceName} in ${netns}`, attached, program?.info().id);
+          ? this.#links.state(this.#place(endpointId, handle, link.ifindex, interfaceName, direction))
+          : filterState(netlink, link.ifindex, direction, expected);
+      const outdated = expected === undefined && this.#pins.oldPrograms(endpointId).length > 0;
+      return findingsOf(`${direction} hook of ${interfaceName} in ${netns}`, state, expected, outdated);
     });
   }
 
   /** Ids of endpoints with pins, and the interfaces their links are on. */
   pinned(): Map<number, string[]> {
-    const endpoints = new Map<number, string[]>();
-    for (const id of listDir(join(this.#bpffsDir, 'endpoint'))) {
-      const interfaces = listDir(this.#dir(Number(id)))
-        .map((name) => /^link-(.*)-ingress$/.exec(name)?.[1])
-        .filter((name) => name !== undefined)
-        .map(unescapeName);
-      endpoints.set(Number(id), interfaces);
-    }
-    return endpoints;
+    return new Map(this.#pins.endpointIds().map((id) => [id, this.#pins.interfaces(id)]));
   }
 
-  /**
-   * Takes the programs off and unpins everything; filters go with the interface. Links are detached explicitly: the
-   * kernel lets go of an unpinned link from a work queue, some time later (bpf_link_put(), kernel/bpf/syscall.c).
-   */
-  remove(endpointId: number): void {
-    const dir = this.#dir(endpointId);
-    for (const name of listDir(dir)) {
-      const path = join(dir, name);
-      if (name.startsWith('link-')) {
-        using link = BpfLink.openPinned(path);
-        link?.detach();
+  /** Gives back the names that held programs and links have lost; answers the paths. */
+  restorePins(endpointIds: Iterable<number>, interfaces: (endpointId: number) => readonly string[]): string[] {
+    const restored: string[] = [];
+    for (const id of endpointIds) {
+      restored.push(...this.#programs.restorePins(id));
+      for (const interfaceName of this.mechanism === 'tcx' ? interfaces(id) : []) {
+        const paths = directions.map((direction) => this.#pins.link(id, interfaceName, direction));
+        restored.push(...paths.filter((path) => this.#links.restorePin(path)));
       }
-      unpin(path);
     }
-    try {
-      rmdirSync(dir);
-    } catch (error) {
-      if (!isErrno(error, Errno.ENOENT)) throw error;
-    }
+    return restored;
   }
 
-  #dir(endpointId: number): string {
-    return join(this.#bpffsDir, 'endpoint', String(endpointId));
+  /** Ids of the pinned links whose device still lives; always empty on kernels without tcx. */
+  liveLinks(endpointId: number): number[] {
+    return this.#pins.links(endpointId).flatMap((path) => {
+      using link = BpfLink.openPinned(path);
+      const info = link?.info();
+      return info === undefined || info.ifindex === 0 ? [] : [info.id];
+    });
   }
 
-  #programPath(endpointId: number, direction: Direction): string {
-    return join(this.#dir(endpointId), `program-${this.#object.digest}-${programNames[direction]}`);
+  /** Ids of all links on the interface's hooks, whoever put them there. */
+  linksOn({ netns, interfaceName }: InterfacePlace): number[] {
+    if (this.mechanism !== 'tcx') return [];
+    using handle = Netns.openPath(netns);
+    const ifindex = findInterface(handle, interfaceName);
+    return directions.flatMap((direction) => TcxLinks.linkIds(handle, ifindex, direction));
   }
 
-  #linkPath(endpointId: number, interfaceName: string, direction: Direction): string {
-    return join(this.#dir(endpointId), `link-${escapeName(interfaceName)}-${direction}`);
+  /** Takes the programs off and unpins everything. Filters of interfaces that are not named go with the interface. */
+  remove(endpointId: number, interfaces: readonly InterfacePlace[] = []): void {
+    if (this.mechanism === 'clsact') this.#removeFilters(endpointId, interfaces);
+    for (const path of this.#pins.links(endpointId)) this.#links.remove(path);
+    this.#programs.forget(endpointId);
+    for (const path of this.#pins.all(endpointId)) unpin(path);
+    this.#pins.removeDir(endpointId);
   }
 
-  #openProgram(endpointId: number, direction: Direction): BpfProgram | undefined {
-    return BpfProgram.openPinned(this.#programPath(endpointId, direction));
+  [Symbol.dispose](): void {
+    this.#programs[Symbol.dispose]();
+    this.#links[Symbol.dispose]();
   }
 
-  #ensurePrograms(endpointId: number): void {
-    using ingress = this.#openProgram(endpointId, 'ingress');
-    using egress = this.#openProgram(endpointId, 'egress');
-    if (ingress !== undefined && egress !== undefined) return;
-    using loaded = loadEndpointPrograms(this.#object, this.#maps, endpointId);
+  #removeFilters(endpointId: number, interfaces: readonly InterfacePlace[]): void {
+    const programIds = new Set<number>();
     for (const direction of directions) {
-      const path = this.#programPath(endpointId, direction);
-      unpin(path);
-      loaded.program(programNames[direction]).pin(path);
+      const held = this.#programs.get(endpointId, direction);
+      if (held !== undefined) programIds.add(held.id);
+    }
+    for (const path of this.#pins.programs(endpointId)) {
+      using program = BpfProgram.openPinned(path);
+      if (program !== undefined) programIds.add(program.info().id);
+    }
+    for (const { netns, interfaceName } of interfaces) {
+      if (netnsInode(netns) === undefined) continue;
+      using netlink = RtNetlink.open(netns);
+      const link = netlink.linkByName(interfaceName);
+      if (link !== undefined) removeFilters(netlink, link.ifindex, programIds);
     }
   }
 
-  /** Pins of an earlier version of the programs; the links have the new ones by now. */
-  #removeOldPrograms(endpointId: number): void {
-    const dir = this.#dir(endpointId);
-    const current = `program-${this.#object.digest}-`;
-    for (const name of listDir(dir)) {
-      if (name.startsWith('program-') && !name.startsWith(current)) unpin(join(dir, name));
-    }
-  }
-
-  #ensureLink(
-    endpointId: number,
-    netns: Netns,
-    interfaceName: string,
-    ifindex: number,
-    direction: Direction,
-    program: BpfProgram,
-  ): void {
-    const path = this.#linkPath(endpointId, interfaceName, direction);
-    using existing = BpfLink.openPinned(path);
-    const info = existing?.info();
-    if (existing !== undefined && info?.ifindex === ifindex) {
-      if (info.programId !== program.info().id) existing.update(program);
-      return;
-    }
-    // The device it was on is gone.
-    if (existing !== undefined) unpin(path);
-    using link = withNetns(netns, () => BpfLink.attachTcx({ program, ifindex, hook: direction }));
-    link.pin(path);
-  }
-
-  #linkedProgram(endpointId: number, interfaceName: string, ifindex: number, direction: Direction): number | undefined {
-    using link = BpfLink.openPinned(this.#linkPath(endpointId, interfaceName, direction));
-    const info = link?.info();
-    return info?.ifindex === ifindex ? info.programId : undefined;
+  #place(endpointId: number, netns: Netns, ifindex: number, interfaceName: string, direction: Direction): TcxPlace {
+    return { netns, ifindex, direction, path: this.#pins.link(endpointId, interfaceName, direction) };
   }
 }
 
@@ -213,41 +179,20 @@ function findInterface(netns: Netns, interfaceName: string): number {
   return link.ifindex;
 }
 
-function ensureFilter(netns: Netns, ifindex: number, direction: Direction, program: BpfProgram): void {
-  using netlink = RtNetlink.open(netns);
-  ensureClsact(netlink, ifindex);
-  if (filteredProgram(netlink, ifindex, direction) === program.info().id) return;
-  netlink.replaceFilter({
-    ifindex,
-    parent: clsactParent[direction],
-    priority: filterPriority,
-    handle: filterHandle,
-    options: { kind: 'bpf', programFd: program.fd, name: programNames[direction] },
-  });
-}
-
-/** The shaper needs it too. */
-export function ensureClsact(netlink: RtNetlink, ifindex: number): void {
-  if (netlink.qdiscs(ifindex).some((qdisc) => qdisc.kind === 'clsact')) return;
-  netlink.addQdisc({ ifindex, parent: tcHandle.ingress, handle: clsactHandle, options: { kind: 'clsact' } });
-}
-
-function filteredProgram(netlink: RtNetlink, ifindex: number, direction: Direction): number | undefined {
-  if (!netlink.qdiscs(ifindex).some((qdisc) => qdisc.kind === 'clsact')) return undefined;
-  return netlink
-    .filters(ifindex, clsactParent[direction])
-    .find((filter) => filter.priority === filterPriority && filter.programId !== undefined)?.programId;
-}
-
-function findingsOf(place: string, attached: number | undefined, expected: number | undefined): Finding[] {
-  if (attached === undefined) return [{ problem: 'hook_missing', message: `nothing is attached to the ${place}` }];
-  if (attached === expected) return [];
-  return [
-    {
-      problem: 'wrong_program',
-      message: `the ${place} has program ${attached} instead of ${expected === undefined ? 'ours' : expected}`,
-    },
-  ];
+function findingsOf(
+  place: string,
+  { programId, first }: HookState,
+  expected: number | undefined,
+  outdated: boolean,
+): Finding[] {
+  if (programId === undefined) return [{ problem: 'hook_missing', message: `nothing is attached to the ${place}` }];
+  if (outdated) return [{ problem: 'outdated_program', message: `the ${place} has another version of our program` }];
+  if (programId !== expected) {
+    const ours = expected === undefined ? 'ours' : String(expected);
+    return [{ problem: 'wrong_program', message: `the ${place} has program ${programId} instead of ${ours}` }];
+  }
+  if (first) return [];
+  return [{ problem: 'not_first', message: `something runs before our program on the ${place}` }];
 }
 
 function vanished(endpointId: number, direction: Direction): SluiceError {
@@ -257,22 +202,4 @@ function vanished(endpointId: number, direction: Direction): SluiceError {
     object: `endpoint ${endpointId}`,
     what: `its pinned ${direction} program vanished`,
   });
-}
-
-function listDir(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch (error) {
-    if (isErrno(error, Errno.ENOENT)) return [];
-    throw error;
-  }
-}
-
-/** bpffs refuses names with a dot (bpf_lookup in kernel/bpf/inode.c). */
-function escapeName(name: string): string {
-  return name.replaceAll('%', '%25').replaceAll('.', '%2e');
-}
-
-function unescapeName(name: string): string {
-  return name.replaceAll('%2e', '.').replaceAll('%25', '%');
 }

@@ -1,4 +1,5 @@
 /** The maps, all but one pinned: created when absent, adopted when they fit. They outlive the process; the programs hold them too. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SluiceError } from '../core/error.ts';
 import { BpfMap, mapDifferences, type CollectionSpec, type MapSpec } from '../kernel/index.ts';
@@ -30,16 +31,18 @@ const configKey = new Uint8Array(4);
 
 export class DatapathMaps implements Disposable {
   readonly byName: Readonly<Record<MapName, BpfMap>>;
+  readonly #bpffsDir: string;
 
-  private constructor(byName: Readonly<Record<MapName, BpfMap>>) {
+  private constructor(byName: Readonly<Record<MapName, BpfMap>>, bpffsDir: string) {
     this.byName = byName;
+    this.#bpffsDir = bpffsDir;
   }
 
   static open(bpffsDir: string, spec: CollectionSpec, limits: MapLimits): DatapathMaps {
     const opened: Partial<Record<MapName, BpfMap>> = {};
     try {
       for (const name of mapNames) opened[name] = openMap(join(bpffsDir, name), mapSpecOf(spec, name, limits));
-      const maps = new DatapathMaps(opened as Record<MapName, BpfMap>);
+      const maps = new DatapathMaps(opened as Record<MapName, BpfMap>, bpffsDir);
       maps.#checkVersion(bpffsDir);
       return maps;
     } catch (error) {
@@ -54,6 +57,16 @@ export class DatapathMaps implements Disposable {
 
   writeConfig(change: Partial<ReturnType<typeof configStruct.decode>>): void {
     this.byName.config.update(configKey, configStruct.encode({ ...this.readConfig(), ...change }));
+  }
+
+  /** Pins again what lost its name; answers the paths. */
+  restorePins(): string[] {
+    return mapNames.flatMap((name) => {
+      const path = join(this.#bpffsDir, name);
+      if (!isPinned(name) || existsSync(path)) return [];
+      this.byName[name].pin(path);
+      return [path];
+    });
   }
 
   close(): void {
@@ -86,9 +99,13 @@ function mapSpecOf(spec: CollectionSpec, name: MapName, limits: MapLimits): MapS
   return limit === undefined ? map : { ...map, maxEntries: limit };
 }
 
+/** Nothing in the scratch map outlives a packet, and its layout is the programs' own affair. */
+function isPinned(name: string): boolean {
+  return name !== 'scratch';
+}
+
 function openMap(path: string, wanted: MapSpec): BpfMap {
-  // Nothing in it outlives a packet, and its layout is the programs' own affair: never pinned.
-  if (wanted.name === 'scratch') return BpfMap.create(wanted);
+  if (!isPinned(wanted.name)) return BpfMap.create(wanted);
   const existing = BpfMap.openPinned(path);
   if (existing === undefined) {
     const created = BpfMap.create(wanted);

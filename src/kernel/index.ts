@@ -2,7 +2,7 @@
 export { Collection, type CollectionSpec, loadCollection, parseCollection } from './bpf/collection.ts';
 export { Btf, type BtfType } from './bpf/btf.ts';
 export { haveTcx } from './bpf/features.ts';
-export { BpfLink, type LinkInfo, type TcxHook } from './bpf/link.ts';
+export { BpfLink, type HookProgram, type LinkInfo, queryTcx, type TcxHook } from './bpf/link.ts';
 export { BpfMap, mapDifferences, MapFlag, type MapSpec, MapType, possibleCpus, UpdateFlag } from './bpf/map.ts';
 export { unpin } from './bpf/object.ts';
 export { BpfProgram, ProgramType, type TestRun, VerifierError } from './bpf/program.ts';

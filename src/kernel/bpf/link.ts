@@ -11,6 +11,9 @@ import { BpfAttr, BpfCommand, objectInfo } from './sys.ts';
 const tcxAttachType = { ingress: 46, egress: 47 } as const;
 const BPF_LINK_TYPE_TCX = 11;
 const linkInfoLength = 64;
+const BPF_F_BEFORE = 1 << 3;
+/** A hook holds at most this many programs (BPF_MPROG_MAX, include/linux/bpf_mprog.h). */
+const maxHookPrograms = 64;
 
 export type TcxHook = keyof typeof tcxAttachType;
 
@@ -22,18 +25,52 @@ export interface LinkInfo {
   readonly hook: TcxHook | undefined;
 }
 
+/** One program on a tcx hook, in the order in which they run. */
+export interface HookProgram {
+  readonly programId: number;
+  /** 0 when it was attached without a link. */
+  readonly linkId: number;
+}
+
+/** What is on a hook of a device of the calling thread's netns, first to last: call inside `withNetns`. */
+export function queryTcx(ifindex: number, hook: TcxHook): HookProgram[] {
+  const programIds = new Uint8Array(maxHookPrograms * 4);
+  const linkIds = new Uint8Array(maxHookPrograms * 4);
+  const attr = new BpfAttr()
+    .u32(0, ifindex)
+    .u32(4, tcxAttachType[hook])
+    .pointer(16, programIds)
+    .u32(24, maxHookPrograms)
+    .pointer(40, linkIds);
+  const rc = attr.call(BpfCommand.progQuery);
+  if (rc === -Errno.ENOENT || rc === -Errno.ENODEV) return [];
+  check(rc, `list programs of tcx ${hook}`, `ifindex ${ifindex}`);
+  const [programs, links] = [new DataView(programIds.buffer), new DataView(linkIds.buffer)];
+  return Array.from({ length: attr.readU32(24) }, (_, i) => ({
+    programId: programs.getUint32(i * 4, true),
+    linkId: links.getUint32(i * 4, true),
+  }));
+}
+
 export class BpfLink extends BpfObject {
   private constructor(fd: OwnedFd) {
     super(fd);
   }
 
-  /** Attaches to a device of the calling thread's netns: call inside `withNetns`. */
+  /**
+   * Attaches to a device of the calling thread's netns: call inside `withNetns`. It becomes the first program of the hook.
+   * EEXIST: this very program is on the hook already.
+   */
   static attachTcx(target: {
     readonly program: BpfProgram;
     readonly ifindex: number;
     readonly hook: TcxHook;
   }): BpfLink {
-    const attr = new BpfAttr().u32(0, target.program.fd).u32(4, target.ifindex).u32(8, tcxAttachType[target.hook]);
+    const attr = new BpfAttr()
+      .u32(0, target.program.fd)
+      .u32(4, target.ifindex)
+      .u32(8, tcxAttachType[target.hook])
+      .u32(12, BPF_F_BEFORE);
     const fd = attr.call(BpfCommand.linkCreate);
     if (fd >= 0) return new BpfLink(ownFd(fd, `tcx ${target.hook} link`));
     const lacksTcx = fd === -Errno.EINVAL && !haveTcx();

@@ -2,6 +2,7 @@
 import { SluiceError } from '../../core/error.ts';
 import { check, Errno, errnoText, SyscallError } from '../errno.ts';
 import { ownFd, type OwnedFd } from '../fd.ts';
+import { addressOf } from '../ffi.ts';
 import { BpfObject, openPinnedFd } from './object.ts';
 import { BpfAttr, BpfCommand, infoName, objectInfo } from './sys.ts';
 
@@ -114,6 +115,19 @@ export class BpfProgram extends BpfObject {
       });
     const tag = Buffer.from(info.buffer, 8, 8).toString('hex');
     return { id: info.getUint32(4, true), name: infoName(info, 64), tag };
+  }
+
+  /** Ids of the maps it uses, in no order; more than the limit are left out. */
+  mapIds(limit = 32): number[] {
+    const ids = new Uint8Array(limit * 4);
+    const info = new Uint8Array(programInfoLength);
+    const view = new DataView(info.buffer);
+    view.setUint32(52, limit, true);
+    view.setBigUint64(56, addressOf(ids), true);
+    const attr = new BpfAttr().u32(0, this.fd).u32(4, info.length).pointer(8, info);
+    check(attr.call(BpfCommand.objGetInfo), 'read maps of program', `fd ${this.fd}`);
+    const count = Math.min(limit, view.getUint32(52, true));
+    return Array.from({ length: count }, (_, i) => new DataView(ids.buffer).getUint32(i * 4, true));
   }
 
   /** Runs the program on a frame (BPF_PROG_TEST_RUN). `repeat` runs are timed and averaged. */

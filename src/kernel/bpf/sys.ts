@@ -16,6 +16,7 @@ export const BpfCommand = {
   progGetFdById: 13,
   mapGetFdById: 14,
   objGetInfo: 15,
+  progQuery: 16,
   mapFreeze: 22,
   mapLookupBatch: 24,
   mapUpdateBatch: 26,

@@ -4,6 +4,7 @@ import { decodeTc, tcHeader } from './qdisc.ts';
 
 const TCA_KIND = 1;
 const TCA_OPTIONS = 2;
+const TCA_CHAIN = 11;
 const ETH_P_ALL = 0x0003;
 const TCA_BPF = { fd: 6, name: 7, flags: 8, id: 11 } as const;
 const TCA_BPF_FLAG_ACT_DIRECT = 1;
@@ -32,6 +33,8 @@ export interface Filter {
   readonly handle: number;
   readonly priority: number;
   readonly kind: string;
+  /** Packets begin in chain 0. */
+  readonly chain: number;
   /** For cls_bpf: the kernel's program id. */
   readonly programId: number | undefined;
 }
@@ -108,6 +111,7 @@ export function decodeFilter(message: NetlinkMessage): Filter {
     handle,
     priority: info >>> 16,
     kind: attributes.string(TCA_KIND) ?? '',
+    chain: attributes.u32(TCA_CHAIN) ?? 0,
     programId: attributes.nested(TCA_OPTIONS)?.u32(TCA_BPF.id),
   };
 }

@@ -293,6 +293,17 @@ export class RtNetlink implements Disposable {
     );
   }
 
+  /** This one; its priority's others stay. */
+  deleteFilter({
+    ifindex,
+    parent,
+    priority,
+    handle,
+  }: Pick<FilterSpec, 'ifindex' | 'parent' | 'priority' | 'handle'>): boolean {
+    const body = encodeFilterQuery(ifindex, parent, priority, handle);
+    return this.#remove(Rtm.delFilter, body, 'delete filter', `on ifindex ${ifindex}`, [...goneErrnos, Errno.EINVAL]);
+  }
+
   /** All filters of this priority. */
   deleteFilters(ifindex: number, parent: number, priority: number): boolean {
     const body = encodeFilterQuery(ifindex, parent, priority);
