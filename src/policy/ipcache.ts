@@ -195,7 +195,7 @@ function networkBits(address: IpAddress, length: number): bigint {
  * When two pods show one address, the later entry wins: a pod that is not being deleted, then the younger one,
  * then, so that the order of the input does not matter, the greater uid.
  */
-function newestLast(a: Pod, b: Pod): number {
+export function newestLast(a: Pod, b: Pod): number {
   const leaving = (pod: Pod): number => (pod.metadata?.deletionTimestamp === undefined ? 1 : 0);
   return (
     leaving(a) - leaving(b) ||
