@@ -1,0 +1,26 @@
+/** A case step by step: the scene after each step with the tables to expect of it. */
+
+import { protocols, servedPorts, type Protocol, type Step, type SuiteCase } from './case.ts';
+import { families, Scene, type Addressing } from './scene.ts';
+import { expectedTable, type Probe, type TruthTable } from './truth-table.ts';
+
+export interface Moment {
+  /** 1-based. */
+  readonly number: number;
+  readonly step: Step;
+  readonly scene: Scene;
+  readonly tables: readonly { readonly probe: Probe; readonly expected: TruthTable }[];
+}
+
+export const allProbes = (over: readonly Protocol[] = protocols): readonly Probe[] =>
+  families.flatMap((family) => servedPorts.flatMap((port) => over.map((protocol) => ({ family, protocol, port }))));
+
+/** The scene is one object that changes: use each moment before asking for the next. */
+export function* walk(one: SuiteCase, addressing: Addressing, probes = allProbes()): Generator<Moment> {
+  const scene = new Scene(addressing);
+  for (const [index, step] of one.steps.entries()) {
+    for (const action of step.actions) scene.apply(action);
+    const tables = probes.map((probe) => ({ probe, expected: expectedTable(scene, probe) }));
+    yield { number: index + 1, step, scene, tables };
+  }
+}
