@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { selectAttachment, missingAttachment } from './attachment.ts';
 import { commandLine, containerEnvironment, expandReferences, type EnvSources } from './container-spec.ts';
-import type { ContainerSpec, Pod } from './pod-api.ts';
+import type { Container, Pod } from './pod-api.ts';
 import type { ContainerRecord, PodRecord } from './pod-record.ts';
 import { podStatus } from './pod-status.ts';
 
@@ -16,7 +16,7 @@ const sources: EnvSources = {
   configMap: (name) => (name === 'settings' ? { color: 'blue' } : undefined),
   secret: () => undefined,
 };
-const container = (fields: Partial<ContainerSpec>): ContainerSpec => ({ name: 'c', image: 'i', ...fields });
+const container = (fields: Partial<Container>): Container => ({ name: 'c', image: 'i', ...fields });
 
 describe('a container’s environment', () => {
   it('resolves the downward API, config maps and earlier variables', () => {
@@ -145,7 +145,7 @@ describe('a pod’s status', () => {
       },
     });
     const last = crashed.containerStatuses?.[0]?.lastState;
-    assert.equal(last !== undefined && 'terminated' in last ? last.terminated.exitCode : undefined, 3);
+    assert.equal(last?.terminated?.exitCode, 3);
     assert.equal(crashed.containerStatuses?.[0]?.restartCount, 1);
   });
 });

@@ -1,6 +1,6 @@
 /** What a container runs, from its spec: command line, environment, mounts. Pure. */
 import { SluiceError } from '../../core/error.ts';
-import type { ContainerSpec, EnvVar, KeyRef, Pod } from './pod-api.ts';
+import type { Container, EnvVar, KeyRef, Pod } from './pod-api.ts';
 
 export interface EnvSources {
   readonly podIps: readonly string[];
@@ -17,7 +17,7 @@ const baseEnvironment = {
 } as const;
 
 /** Throws SluiceError 'invalid_resource' (kubelet: CreateContainerConfigError) when a reference cannot be resolved. */
-export function containerEnvironment(pod: Pod, container: ContainerSpec, sources: EnvSources): Record<string, string> {
+export function containerEnvironment(pod: Pod, container: Container, sources: EnvSources): Record<string, string> {
   const env: Record<string, string> = { ...baseEnvironment, HOSTNAME: podHostname(pod) };
   for (const source of container.envFrom ?? []) {
     for (const [kind, ref] of [
@@ -39,7 +39,7 @@ export function containerEnvironment(pod: Pod, container: ContainerSpec, sources
 
 function variableValue(
   pod: Pod,
-  container: ContainerSpec,
+  container: Container,
   variable: EnvVar,
   env: Readonly<Record<string, string>>,
   sources: EnvSources,
@@ -102,7 +102,7 @@ export function expandReferences(text: string, env: Readonly<Record<string, stri
 }
 
 /** The command line; undefined for a container that has neither command nor args: the lab serves its ports. */
-export function commandLine(container: ContainerSpec, env: Readonly<Record<string, string>>): string[] | undefined {
+export function commandLine(container: Container, env: Readonly<Record<string, string>>): string[] | undefined {
   // Without an image there is no entry point that args could be given to: they are the command line themselves.
   const words = [...(container.command ?? []), ...(container.args ?? [])];
   if (words.length === 0) return undefined;

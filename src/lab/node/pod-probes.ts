@@ -1,13 +1,13 @@
 /** The probes of a pod's running containers. A container without a probe counts as started and ready. */
 import { execFile } from 'node:child_process';
-import type { ContainerSpec, Pod, ProbeSpec } from './pod-api.ts';
+import type { Container, Pod, Probe } from './pod-api.ts';
 import type { NodeContext, PodRuntime } from './pod-runtime.ts';
 import { ProbeLoop, runProbe } from './probe.ts';
 
 type Kind = 'startup' | 'readiness' | 'liveness';
 
 interface ContainerProbes {
-  readonly specs: Readonly<Partial<Record<Kind, ProbeSpec>>>;
+  readonly specs: Readonly<Partial<Record<Kind, Probe>>>;
   readonly loops: Map<Kind, ProbeLoop>;
 }
 
@@ -31,7 +31,7 @@ export class PodProbes {
   }
 
   /** Starts the probes of a container that runs, once. Readiness and liveness wait for startup. */
-  ensure(pod: Pod, spec: ContainerSpec): void {
+  ensure(pod: Pod, spec: Container): void {
     if (this.#containers.has(spec.name)) return;
     const specs = { startup: spec.startupProbe, readiness: spec.readinessProbe, liveness: spec.livenessProbe };
     this.#containers.set(spec.name, { specs, loops: new Map() });
@@ -58,12 +58,12 @@ export class PodProbes {
     for (const name of [...this.#containers.keys()]) this.forget(name);
   }
 
-  #afterStartup(pod: Pod, spec: ContainerSpec): void {
+  #afterStartup(pod: Pod, spec: Container): void {
     if (spec.readinessProbe !== undefined) this.#loop(pod, spec, 'readiness');
     if (spec.livenessProbe !== undefined) this.#loop(pod, spec, 'liveness');
   }
 
-  #loop(pod: Pod, spec: ContainerSpec, kind: Kind): void {
+  #loop(pod: Pod, spec: Container, kind: Kind): void {
     const probes = this.#containers.get(spec.name);
     const probe = probes?.specs[kind];
     if (probes === undefined || probe === undefined) return;
@@ -71,7 +71,7 @@ export class PodProbes {
     probes.loops.set(kind, new ProbeLoop(probe, () => this.#run(spec, probe), onChange));
   }
 
-  #judge(pod: Pod, spec: ContainerSpec, kind: Kind, ok: boolean, failure: string): void {
+  #judge(pod: Pod, spec: Container, kind: Kind, ok: boolean, failure: string): void {
     if (!ok) {
       const title = `${kind.charAt(0).toUpperCase()}${kind.slice(1)}`;
       this.#context.api.event(pod, 'Warning', 'Unhealthy', `${title} probe failed: ${failure}`, spec.name);
@@ -84,7 +84,7 @@ export class PodProbes {
     this.#onChange();
   }
 
-  #run(spec: ContainerSpec, probe: ProbeSpec): Promise<string | undefined> {
+  #run(spec: Container, probe: Probe): Promise<string | undefined> {
     return runProbe(probe, {
       exec: (command, timeoutMs) => this.#exec(spec.name, command, timeoutMs),
       podIp: this.#runtime.record.podIps[0] ?? '127.0.0.1',
@@ -103,7 +103,7 @@ export class PodProbes {
   }
 }
 
-function resolvePort(spec: ContainerSpec, port: number | string): number {
+function resolvePort(spec: Container, port: number | string): number {
   if (typeof port === 'number') return port;
   return spec.ports?.find((each) => each.name === port)?.containerPort ?? Number(port);
 }

@@ -18,7 +18,7 @@ import {
 } from './container.ts';
 import { LogWriter } from './container-log.ts';
 import { commandLine, containerEnvironment, hostsFile, podHostname, type EnvSources } from './container-spec.ts';
-import type { ContainerSpec, KubeletApi, Pod } from './pod-api.ts';
+import type { Container, KubeletApi, Pod } from './pod-api.ts';
 import { attachmentRequest, detach, newContainerId, planNetwork, podIpsOf } from './pod-network.ts';
 import type { ContainerRecord, PodRecord, PodRecords } from './pod-record.ts';
 import { PortServer } from './port-server.ts';
@@ -152,7 +152,7 @@ export class PodRuntime {
   }
 
   /** Starts the first or next run. Throws when it cannot be created; a command that does not exist is an ended run. */
-  async startContainer(pod: Pod, spec: ContainerSpec, sources: EnvSources): Promise<void> {
+  async startContainer(pod: Pod, spec: Container, sources: EnvSources): Promise<void> {
     const { sandbox } = this.record;
     if (sandbox === undefined) return;
     const before = this.record.containers[spec.name];
@@ -198,7 +198,7 @@ export class PodRuntime {
     return this.cgroup.child(name);
   }
 
-  #serve(spec: ContainerSpec): void {
+  #serve(spec: Container): void {
     const { sandbox } = this.record;
     if (sandbox === undefined || this.#servers.has(spec.name) || (spec.ports ?? []).length === 0) return;
     const options = { netns: sandbox.netns, podName: this.record.name, ports: spec.ports ?? [], log: this.context.log };

@@ -1,13 +1,13 @@
 /** A pod's status from what the kubelet knows of it. Pure. */
 import type { ContainerRecord, PodRecord } from './pod-record.ts';
 import type {
-  ContainerSpec,
+  Container,
   ContainerState,
   ContainerStatus,
   Pod,
-  PodCondition,
+  Condition,
   PodStatus,
-  TerminatedState,
+  ContainerStateTerminated,
 } from './pod-api.ts';
 
 export interface StatusInput {
@@ -106,12 +106,7 @@ function succeeded(record: ContainerRecord | undefined): boolean {
   return record?.finishedAtMs !== undefined && record.exitCode === 0;
 }
 
-function containerStatus(
-  input: StatusInput,
-  spec: ContainerSpec,
-  isInit: boolean,
-  initialized: boolean,
-): ContainerStatus {
+function containerStatus(input: StatusInput, spec: Container, isInit: boolean, initialized: boolean): ContainerStatus {
   const record = input.record.containers[spec.name];
   const running = isRunning(record);
   const lastRun = record?.last;
@@ -121,7 +116,7 @@ function containerStatus(
   const last = waitsForRestart && 'waiting' in state ? record : lastRun;
   return {
     name: spec.name,
-    image: spec.image,
+    image: spec.image ?? '',
     imageID: '',
     ...(record === undefined ? {} : { containerID: `sluice://${record.id}` }),
     ready: isInit ? succeeded(record) : running && input.started(spec.name) && input.ready(spec.name),
@@ -132,12 +127,7 @@ function containerStatus(
   };
 }
 
-function containerState(
-  input: StatusInput,
-  spec: ContainerSpec,
-  isInit: boolean,
-  initialized: boolean,
-): ContainerState {
+function containerState(input: StatusInput, spec: Container, isInit: boolean, initialized: boolean): ContainerState {
   const { pod, record, nowMs } = input;
   const own = record.containers[spec.name];
   const failure = input.creationFailure(spec.name);
@@ -165,7 +155,7 @@ function formatDelay(ms: number): string {
   return total < 60 ? `${total}s` : `${Math.floor(total / 60)}m${total % 60}s`;
 }
 
-function terminated(record: Omit<ContainerRecord, 'last'>): TerminatedState {
+function terminated(record: Omit<ContainerRecord, 'last'>): ContainerStateTerminated {
   return {
     exitCode: record.exitCode ?? 0,
     reason: record.reason ?? (record.exitCode === 0 ? 'Completed' : 'Error'),
@@ -181,7 +171,7 @@ function condition(
   type: string,
   holds: boolean,
   why: { reason?: string; message?: string } = {},
-): PodCondition {
+): Condition {
   const status = holds ? 'True' : 'False';
   const before = input.pod.status?.conditions?.find((each) => each.type === type);
   const same = before?.status === status && before.lastTransitionTime !== undefined;

@@ -6,7 +6,7 @@ import { formatErrorChain } from '../../core/error.ts';
 import { BoundedRunner } from '../../core/runner.ts';
 import { systemClock } from '../../core/clock.ts';
 import type { EnvSources } from './container-spec.ts';
-import type { ContainerSpec, Pod, PodStatus } from './pod-api.ts';
+import type { Container, Pod, PodStatus } from './pod-api.ts';
 import { PodProbes } from './pod-probes.ts';
 import type { ContainerRecord, PodRecord } from './pod-record.ts';
 import { PodRuntime, type NodeContext } from './pod-runtime.ts';
@@ -130,7 +130,7 @@ export class PodWorker {
     for (const spec of pod.spec.containers) await this.#syncContainer(pod, spec, false);
   }
 
-  async #syncContainer(pod: Pod, spec: ContainerSpec, isInit: boolean): Promise<void> {
+  async #syncContainer(pod: Pod, spec: Container, isInit: boolean): Promise<void> {
     const record = this.runtime.record.containers[spec.name];
     if (record !== undefined && isRunning(record)) {
       if (!isInit) this.#probes.ensure(pod, spec);
@@ -155,7 +155,7 @@ export class PodWorker {
     await this.#startContainer(pod, spec, isInit);
   }
 
-  async #startContainer(pod: Pod, spec: ContainerSpec, isInit: boolean): Promise<void> {
+  async #startContainer(pod: Pod, spec: Container, isInit: boolean): Promise<void> {
     const { api } = this.#context;
     try {
       await this.runtime.startContainer(pod, spec, await this.#sources(pod, spec));
@@ -180,7 +180,7 @@ export class PodWorker {
   }
 
   /** Reads the config maps and secrets the container's environment names. */
-  async #sources(pod: Pod, spec: ContainerSpec): Promise<EnvSources> {
+  async #sources(pod: Pod, spec: Container): Promise<EnvSources> {
     const { api, hostIps } = this.#context;
     const { namespace } = pod.metadata;
     const maps = new Map<string, Record<string, string> | undefined>();

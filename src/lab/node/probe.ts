@@ -2,7 +2,7 @@
 import { request } from 'node:http';
 import { request as secureRequest } from 'node:https';
 import { connect } from 'node:net';
-import type { ProbeSpec } from './pod-api.ts';
+import type { Probe } from './pod-api.ts';
 
 export interface ProbeTarget {
   /** Runs a command in the container; resolves with its exit status. */
@@ -12,7 +12,7 @@ export interface ProbeTarget {
 }
 
 /** Why the probe failed, in kubelet's words, or undefined when it succeeded. A probe that cannot be run failed. */
-export async function runProbe(probe: ProbeSpec, target: ProbeTarget): Promise<string | undefined> {
+export async function runProbe(probe: Probe, target: ProbeTarget): Promise<string | undefined> {
   const timeoutMs = (probe.timeoutSeconds ?? 1) * 1000;
   try {
     if (probe.exec !== undefined) {
@@ -43,7 +43,7 @@ function dial(host: string, port: number, timeoutMs: number): Promise<string | u
 
 /** Any status from 200 to 399 is a success; certificates are not checked, as kubelet does not. */
 function get(
-  { scheme = 'HTTP', host, port, path = '/', httpHeaders = [] }: NonNullable<ProbeSpec['httpGet']>,
+  { scheme = 'HTTP', host, port, path = '/', httpHeaders = [] }: NonNullable<Probe['httpGet']>,
   target: ProbeTarget,
   timeoutMs: number,
 ): Promise<string | undefined> {
@@ -71,7 +71,7 @@ function get(
 
 /** One probe's schedule and verdict: flips after successThreshold or failureThreshold results in a row. */
 export class ProbeLoop {
-  readonly #probe: ProbeSpec;
+  readonly #probe: Probe;
   readonly #onChange: (ok: boolean, failure: string) => void;
   readonly #run: () => Promise<string | undefined>;
   #timer: NodeJS.Timeout | undefined;
@@ -80,11 +80,7 @@ export class ProbeLoop {
   #verdict: boolean | undefined;
   #stopped = false;
 
-  constructor(
-    probe: ProbeSpec,
-    run: () => Promise<string | undefined>,
-    onChange: (ok: boolean, failure: string) => void,
-  ) {
+  constructor(probe: Probe, run: () => Promise<string | undefined>, onChange: (ok: boolean, failure: string) => void) {
     this.#probe = probe;
     this.#run = run;
     this.#onChange = onChange;

@@ -3,14 +3,14 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { SluiceError } from '../../core/error.ts';
 import type { BindMount } from './container.ts';
-import type { ContainerSpec, KubeletApi, Pod, Volume } from './pod-api.ts';
+import type { Container, KubeletApi, Pod, Volume } from './pod-api.ts';
 
 type Data = Readonly<Record<string, Buffer>>;
 
 /** Makes the volumes the container mounts, and says what to mount where. `dir` belongs to the pod. */
 export async function prepareMounts(
   pod: Pod,
-  container: ContainerSpec,
+  container: Container,
   dir: string,
   api: KubeletApi,
 ): Promise<BindMount[]> {
