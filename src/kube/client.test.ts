@@ -231,14 +231,17 @@ describe('KubeClient', () => {
     assert.deepEqual(warnings, ['first "quoted"', 'second']);
   });
 
-  it('reads again when a kept connection turns out closed, but does not write again', async () => {
+  it('asks again when a kept connection turns out closed, unless that could create twice', async () => {
     let resets = 0;
     await client.get(pods, ref);
     api.intercept = () => (resets++ === 0 ? 'reset' : undefined);
     await client.get(pods, ref);
     assert.equal(resets, 2);
     resets = 0;
-    await assert.rejects(client.replace(pods, pod), { code: 'kube_unreachable' });
+    await client.replace(pods, pod);
+    assert.equal(resets, 2);
+    resets = 0;
+    await assert.rejects(client.create(pods, pod), { code: 'kube_unreachable' });
     assert.equal(resets, 1);
   });
 

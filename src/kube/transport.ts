@@ -126,12 +126,17 @@ async function send(
     try {
       return await sendOnce(url, { ...tls, method: request.method, headers, signal: request.signal }, body, options);
     } catch (cause) {
-      // An idle connection may be closed by the server while the request is on its way; reading again is harmless.
-      if (attempt === 1 && request.method === 'GET' && isReusedSocketReset(cause)) continue;
+      // An idle connection may be closed by the server while the request is on its way.
+      if (attempt === 1 && isRepeatable(request.method) && isReusedSocketReset(cause)) continue;
       if (request.signal?.aborted) throw failure(request, 'cancelled', 'the request was stopped', cause);
       throw failure(request, 'kube_unreachable', `no answer from ${url.origin}`, unwrap(cause));
     }
   }
+}
+
+/** Twice is as once: a PUT names the resourceVersion it replaces, and answers 409 the second time. */
+function isRepeatable(method: KubeRequest['method']): boolean {
+  return method === 'GET' || method === 'PUT' || method === 'DELETE';
 }
 
 class SendError extends Error {
