@@ -2,34 +2,27 @@
  * From API objects to verdicts, through every layer: random policies are compiled, written to the kernel's maps and
  * judged by the committed eBPF programs (BPF_PROG_TEST_RUN), and the verdict of each first packet is compared with
  * the naive oracle's. What src/policy/simulate.ts claims about the programs is so checked against the programs.
+ *
+ * Each run judges 100,000 packets (SLUICE_FUZZ_VERDICTS) of worlds that it has not seen before. A failure is shrunk and
+ * names its seed and path: SLUICE_FUZZ_SEED=… SLUICE_FUZZ_PATH=… runs it again.
  */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { Pod } from '../src/api/kubernetes.ts';
-import { bitsOf, formatIp, parsePrefix, type IpAddress, type IpPrefix } from '../src/core/ip.ts';
-import { check } from '../src/core/property.ts';
-import { endpointIdKey, endpointStruct, reservedIdentity } from '../src/datapath/abi.ts';
-import { Datapath, type PolicyEntry as DatapathEntry } from '../src/datapath/datapath.ts';
-import { DatapathMaps } from '../src/datapath/maps.ts';
-import { icmpHeader, ip, tcpFlag, tcpHeader, udpHeader } from '../src/datapath/packets.ts';
-import { loadEndpointPrograms, programNames, readEndpointObject } from '../src/datapath/programs.ts';
-import { TestBpffs, whyNoKernelTests } from '../src/datapath/test-bed.ts';
-import type { Collection } from '../src/kernel/index.ts';
-import { compileEndpointPolicy, endpointOfPod, type PolicyEntry } from '../src/policy/compile.ts';
-import { anyIdentity, hostIdentity, IdentityAllocator, worldIdentity } from '../src/policy/identity.ts';
-import { computeIpcache } from '../src/policy/ipcache.ts';
+import { formatIp, parseIp, type IpAddress } from '../src/core/ip.ts';
+import { checkUntil } from '../src/core/property.ts';
+import { reservedIdentity } from '../src/datapath/abi.ts';
+import type { PolicyEntry as DatapathEntry } from '../src/datapath/datapath.ts';
+import { whyNoKernelTests } from '../src/datapath/test-bed.ts';
+import type { PolicyEntry } from '../src/policy/compile.ts';
+import { anyIdentity, hostIdentity, worldIdentity } from '../src/policy/identity.ts';
 import { evaluate, type World } from '../src/policy/oracle.ts';
-import { PolicyIndex } from '../src/policy/policy-index.ts';
-import { protocolNumber } from '../src/policy/port.ts';
-import { RuleIds } from '../src/policy/rule-id.ts';
-import { IdentityView } from '../src/policy/select.ts';
 import { flowsOf, world as anyWorld, type FlowShape } from '../src/policy/world.ts';
-
-const endpointId = 7;
-const passed = -1; // TCX_NEXT
-const dropped = 2; // TCX_DROP
+import { compileWorld } from './policy-suites/compiler.ts';
+import { fuzzOptions } from './policy-suites/fuzz-options.ts';
+import { KernelJudge, ownAddress } from './policy-suites/kernel-judge.ts';
 
 it('policy and datapath mean the same by an entry and by reserved identities', () => {
   const entry: PolicyEntry = {
@@ -51,91 +44,50 @@ it('policy and datapath mean the same by an entry and by reserved identities', (
 const reason = whyNoKernelTests();
 
 describe('compiled policies in the kernel, against the oracle', { skip: reason ?? false }, () => {
-  let bpffs: TestBpffs;
-  let maps: DatapathMaps;
-  let programs: Collection;
-  let datapath: Datapath;
+  let judge: KernelJudge;
 
   before(() => {
-    bpffs = new TestBpffs();
-    const object = readEndpointObject();
-    datapath = Datapath.open({ bpffsDir: bpffs.path });
-    maps = DatapathMaps.open(bpffs.path, object.spec, {});
-    programs = loadEndpointPrograms(object, maps.byName, endpointId);
-    maps.byName.endpoints.update(
-      endpointIdKey.encode({ endpointId }),
-      endpointStruct.encode({ policyId: 0, flags: 0 }),
-    );
+    judge = new KernelJudge();
   });
-  after(() => {
-    programs.close();
-    maps.close();
-    datapath.close();
-    bpffs[Symbol.dispose]();
-  });
+  after(() => judge[Symbol.dispose]());
 
   const isProtected = (pod: Pod): boolean => pod.spec?.hostNetwork !== true && pod.status?.phase === 'Running';
+  const scenes = anyWorld
+    .filter(({ pods, policies }) => pods.some(isProtected) && policies.length > 0)
+    .chain((world) => fc.tuple(fc.constant(world), fc.array(flowsOf(world), { minLength: 60, maxLength: 120 })));
 
   it('agree on every flow', () => {
+    const { verdicts, ...options } = fuzzOptions(process.env);
     const judged = { allow: 0, deny: 0 };
-    const scenes = anyWorld
-      .filter(({ pods, policies }) => pods.some(isProtected) && policies.length > 0)
-      .chain((world) => fc.tuple(fc.constant(world), fc.array(flowsOf(world), { minLength: 15, maxLength: 30 })));
-    check(
+    const count = (): number => judged.allow + judged.deny;
+    checkUntil(
       fc.property(scenes, ([world, flows]) => {
-        const policies = new PolicyIndex(world.policies);
-        const view = programAddresses(world, policies);
+        const compiled = compileWorld(world);
+        judge.setAddresses(compiled);
         for (const pod of world.pods.filter(isProtected)) {
-          datapath.setPolicy(endpointId, compileEndpointPolicy(endpointOfPod(pod), policies, view, new RuleIds()));
+          judge.setPolicy(compiled.policyOf(pod));
           for (const flow of flows) {
-            const own = ownAddress(pod, flow.peer);
-            if (own === formatIp(flow.peer)) continue; // a pod's packets to itself never reach the interface
-            // Each packet is the first of its connection.
-            maps.byName.conntrack.deleteBatch([...maps.byName.conntrack.keys()]);
-            const expected = evaluate(world, { ...flow, pod }).verdict;
-            const { returnValue } = programs.program(programNames[flow.direction]).testRun(frameOf(flow, own));
-            const text = `${flow.direction} ${own} ${formatIp(flow.peer)} ${flow.protocol} ${flow.port}`;
-            assert.equal(returnValue, expected === 'allow' ? passed : dropped, `${text}: should be ${expected}`);
-            judged[expected]++;
+            const verdict = compare(world, pod, flow);
+            if (verdict !== undefined) judged[verdict]++;
           }
         }
       }),
-      { runs: 100 },
+      () => count() >= verdicts,
+      { ...options, runs: 50 },
     );
-    assert.ok(judged.allow > 300 && judged.deny > 300, JSON.stringify(judged));
+    console.log(`# ${count()} verdicts: ${judged.allow} allow, ${judged.deny} deny`);
+    // A generator that allows nearly everything, or nearly nothing, would prove little.
+    if (options.path === undefined) assert.ok(Math.min(judged.allow, judged.deny) > verdicts / 10);
   });
 
-  /** Makes the kernel's ipcache that of the world, as the agent does. */
-  function programAddresses(world: World, policies: PolicyIndex): IdentityView {
-    const allocator = new IdentityAllocator({ nowMs: () => 0 });
-    const wanted = computeIpcache({ ...world, prefixes: policies.prefixes() });
-    const upsert = [...wanted].map(
-      ([text, descriptor]) =>
-        [parsePrefix(text) as IpPrefix, allocator.acquire(descriptor) as number] as [IpPrefix, number],
-    );
-    datapath.updateIpcache({ upsert: [], remove: datapath.ipcache().map(([prefix]) => prefix) });
-    datapath.updateIpcache({ upsert, remove: [] });
-    return new IdentityView(allocator.entries());
+  /** Throws when oracle and kernel differ; undefined for a pod's packets to itself, which never reach the interface. */
+  function compare(world: World, pod: Pod, flow: FlowShape): 'allow' | 'deny' | undefined {
+    const own = ownAddress(pod, flow.peer);
+    if (own === undefined || own === formatIp(flow.peer)) return undefined;
+    const expected = evaluate(world, { ...flow, pod }).verdict;
+    const actual = judge.verdict(flow, parseIp(own) as IpAddress);
+    const text = `${flow.direction} ${own} ${formatIp(flow.peer)} ${flow.protocol} ${flow.port}`;
+    assert.equal(actual, expected, `${text}: the oracle says ${expected}`);
+    return expected;
   }
 });
-
-/** The pod's address of the peer's family. */
-function ownAddress(pod: Pod, peer: IpAddress): string {
-  const own = (pod.status?.podIPs ?? []).find(({ ip: text }) => text.includes(':') === (bitsOf(peer.family) === 128));
-  return own?.ip ?? '';
-}
-
-/** The first packet of the flow, as the pod's interface sees it. */
-function frameOf(flow: FlowShape, own: string): Uint8Array {
-  const peer = formatIp(flow.peer);
-  const [from, to] = flow.direction === 'egress' ? [own, peer] : [peer, own];
-  switch (flow.protocol) {
-    case 'TCP':
-      return ip(from, to, 6, tcpHeader(40_001, flow.port, tcpFlag.syn));
-    case 'ICMP':
-      return flow.peer.family === 4 ? ip(from, to, 1, icmpHeader(8, 0, 9)) : ip(from, to, 58, icmpHeader(128, 0, 9));
-    default:
-      // An SCTP INIT has verification tag 0 (RFC 9260 §8.5.1).
-      return ip(from, to, protocolNumber(flow.protocol) ?? 17, udpHeader(40_001, flow.port, 0));
-  }
-}
