@@ -90,9 +90,12 @@ function putFilter(
     put();
   } catch (error) {
     if (!isErrno(error, Errno.EINVAL, Errno.ENOENT)) throw error;
-    // Another kind or protocol took our place after ours was removed: nothing of it is worth keeping.
-    netlink.deleteQdisc(ifindex, tcHandle.ingress, clsactHandle);
-    ensureClsact(netlink, ifindex);
+    // Another kind or protocol took our place after ours was removed.
+    const intruder = netlink
+      .filters(ifindex, clsactParent[direction])
+      .find((filter) => filter.chain === 0 && filter.priority === filterPriority);
+    if (intruder === undefined) throw error;
+    netlink.deleteFilters(ifindex, intruder.parent, filterPriority, intruder.protocolBe);
     put();
   }
 }

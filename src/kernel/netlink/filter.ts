@@ -32,6 +32,8 @@ export interface Filter {
   readonly parent: number;
   readonly handle: number;
   readonly priority: number;
+  /** An Ethernet type in network byte order. */
+  readonly protocolBe: number;
   readonly kind: string;
   /** Packets begin in chain 0. */
   readonly chain: number;
@@ -39,9 +41,11 @@ export interface Filter {
   readonly programId: number | undefined;
 }
 
-function filterInfo(priority: number): number {
+const allProtocolsBe = ETH_P_ALL << 8;
+
+function filterInfo(priority: number, protocolBe = allProtocolsBe): number {
   // info is priority << 16 | protocol in network byte order.
-  return ((priority << 16) | (ETH_P_ALL << 8)) >>> 0;
+  return ((priority << 16) | protocolBe) >>> 0;
 }
 
 export function encodeFilter(spec: FilterSpec): Uint8Array {
@@ -99,19 +103,27 @@ function mirredAction(ifindex: number): Uint8Array {
 }
 
 /** All filters of one parent; for deletion `priority` picks one. */
-export function encodeFilterQuery(ifindex: number, parent: number, priority: number, handle = 0): Uint8Array {
-  return tcHeader(ifindex, handle, parent, priority === 0 ? 0 : filterInfo(priority)).finish();
+export function encodeFilterQuery(
+  ifindex: number,
+  parent: number,
+  priority: number,
+  handle = 0,
+  protocolBe?: number,
+): Uint8Array {
+  return tcHeader(ifindex, handle, parent, priority === 0 ? 0 : filterInfo(priority, protocolBe)).finish();
 }
 
 export function decodeFilter(message: NetlinkMessage): Filter {
   const { ifindex, handle, parent, info, attributes } = decodeTc(message);
+  const kind = attributes.string(TCA_KIND) ?? '';
   return {
     ifindex,
     parent,
     handle,
     priority: info >>> 16,
-    kind: attributes.string(TCA_KIND) ?? '',
+    protocolBe: info & 0xffff,
+    kind,
     chain: attributes.u32(TCA_CHAIN) ?? 0,
-    programId: attributes.nested(TCA_OPTIONS)?.u32(TCA_BPF.id),
+    programId: kind === 'bpf' ? attributes.nested(TCA_OPTIONS)?.u32(TCA_BPF.id) : undefined,
   };
 }

@@ -304,9 +304,9 @@ export class RtNetlink implements Disposable {
     return this.#remove(Rtm.delFilter, body, 'delete filter', `on ifindex ${ifindex}`, [...goneErrnos, Errno.EINVAL]);
   }
 
-  /** All filters of this priority. */
-  deleteFilters(ifindex: number, parent: number, priority: number): boolean {
-    const body = encodeFilterQuery(ifindex, parent, priority);
+  /** All filters of this priority; they are of one kind and one protocol (an Ethernet type; default: all). */
+  deleteFilters(ifindex: number, parent: number, priority: number, protocolBe?: number): boolean {
+    const body = encodeFilterQuery(ifindex, parent, priority, 0, protocolBe);
     return this.#remove(Rtm.delFilter, body, 'delete filters', `on ifindex ${ifindex}`, [...goneErrnos, Errno.EINVAL]);
   }
 
