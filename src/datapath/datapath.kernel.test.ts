@@ -2,7 +2,7 @@
  * Real packets between two network namespaces; the programs are on the pod's interface:
  *
  *     peer netns                pod netns
- *     10.0.0.20  eth0 ======== eth0  10.0.0.10      veth pair, or two macvlans on one parent
+ *     10.0.0.20  eth0 ======== eth0  10.0.0.10      see PairLink and PeerPlace in test-bed.ts
  *     fd00::20                       fd00::10
  */
 import assert from 'node:assert/strict';
@@ -12,7 +12,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { BpfMap, haveTcx, RtNetlink, tcHandle } from '../kernel/index.ts';
 import { hasErrorCode } from '../core/error.ts';
 import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
-import { address, mustPrefix, TestBpffs, TestPair, TestStack, whyNoKernelTests } from './test-bed.ts';
+import { address, mustPrefix, TestBpffs, TestPair, TestStack, whyNoKernelTests, whyNoLink } from './test-bed.ts';
 
 const endpointId = 42;
 const open: EndpointPolicy = { isolated: { ingress: false, egress: false }, entries: [] };
@@ -48,29 +48,38 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
   const check = (datapath: Datapath, pair: TestPair): string[] =>
     datapath.checkEndpoint(endpointId, pair.pod, pair.interfaceName).map((finding) => finding.problem);
 
-  for (const link of ['veth', 'macvlan'] as const) {
-    for (const mechanism of ['tcx', 'clsact'] as const) {
-      const skip = mechanism === 'tcx' && reason === undefined && !haveTcx() ? 'this kernel has no tcx (6.6)' : false;
-      it(`${link}, ${mechanism}: closed until programmed, then what the policy says`, { skip }, () => {
-        const pair = stack.use(new TestPair(link));
+  const noIpvlan = whyNoLink('ipvlan-l3') ?? false;
+  const noTcx = reason === undefined && !haveTcx() ? 'this kernel has no tcx (6.6)' : undefined;
+  for (const [link, place, mechanisms] of [
+    ['veth', 'beside', ['tcx', 'clsact']],
+    ['macvlan', 'beside', ['tcx', 'clsact']],
+    ['ipvlan-l2', 'beside', ['clsact']],
+    ['ipvlan-l2', 'outside', ['tcx', 'clsact']],
+    ['ipvlan-l3', 'beside', ['clsact']],
+    ['ipvlan-l3', 'outside', ['tcx', 'clsact']],
+  ] as const) {
+    for (const mechanism of mechanisms) {
+      const skip = (mechanism === 'tcx' ? noTcx : undefined) ?? whyNoLink(link) ?? false;
+      it(`${link}, peer ${place}, ${mechanism}: closed until programmed, then what the policy says`, { skip }, () => {
+        const pair = stack.use(new TestPair(link, place));
         assert.ok(pair.ping('peer', address.pod4), 'the wire works');
         const datapath = opened(mechanism);
         datapath.attach(target(pair));
         assert.deepEqual(check(datapath, pair), ['not_programmed']);
-        assert.ok(!pair.ping('peer', address.pod4), 'drops until programmed');
-        assert.ok(!pair.ping('pod', address.peer6), 'drops until programmed, IPv6');
+        assert.ok(pair.isCut('peer', address.pod4), 'drops until programmed');
+        assert.ok(pair.isCut('pod', address.peer6), 'drops until programmed, IPv6');
         datapath.setPolicy(endpointId, open);
         assert.deepEqual(check(datapath, pair), []);
         assert.ok(pair.ping('pod', address.peer4));
         datapath.setPolicy(endpointId, egressDenied);
         for (const family of [4, 6] as const) {
-          assert.ok(!pair.ping('pod', address[`peer${family}`]), `IPv${family} egress is cut`);
+          assert.ok(pair.isCut('pod', address[`peer${family}`]), `IPv${family} egress is cut`);
           assert.ok(pair.ping('peer', address[`pod${family}`]), `IPv${family} ingress works, and its replies pass`);
         }
         datapath.updateIpcache({ upsert: [[mustPrefix('10.0.0.20/32'), peerIdentity]], remove: [] });
         datapath.setPolicy(endpointId, { ...egressDenied, entries: [allowPeer('egress')] });
         assert.ok(pair.ping('pod', address.peer4), 'a rule opens it again');
-        assert.ok(!pair.ping('pod', address.peer6), 'for that address only');
+        assert.ok(pair.isCut('pod', address.peer6), 'for that address only');
         const drops = datapath.dropCounters().filter((counter) => counter.endpointId === endpointId);
         const packets = (why: string, direction: string) =>
           Number(drops.find((drop) => drop.reason === why && drop.direction === direction)?.packets ?? 0n);
@@ -83,6 +92,16 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
       });
     }
   }
+
+  it('refuses ipvlan in mode l3s, whose traffic from outside does not pass the hook', { skip: noIpvlan }, () => {
+    const pair = stack.use(new TestPair('ipvlan-l3'));
+    pair.run('pod', 'ip', 'link', 'set', 'eth0', 'type', 'ipvlan', 'mode', 'l3s');
+    const datapath = opened();
+    assert.throws(() => datapath.attach(target(pair)), {
+      code: 'invalid_config',
+      message: /ipvlan interface in mode l3s/,
+    });
+  });
 
   it('holds when the agent is gone, and is adopted by the next', () => {
     const pair = stack.use(new TestPair('veth'));

@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, rmdirSync } from 'node:fs';
-import { createNamedNetns, Netns, removeNamedNetns, RtNetlink, withNetns } from '../kernel/index.ts';
+import { createNamedNetns, Errno, isErrno, Netns, removeNamedNetns, RtNetlink, withNetns } from '../kernel/index.ts';
+import type { LinkSpec } from '../kernel/netlink/link.ts';
 import { ensureBpffs, unmount } from '../kernel/mount.ts';
 import { parseIp, parsePrefix, type IpAddress, type IpPrefix } from '../core/ip.ts';
 
@@ -25,42 +26,83 @@ export class TestBpffs implements Disposable {
   }
 }
 
-/** A pod's netns and the one of whoever talks to it, joined by a veth pair or by two macvlans on one end of it. */
+/** Interfaces that a pod may have. `ipvlan-l2` and `ipvlan-l3` are ipvlan in that mode. */
+export type PairLink = 'veth' | 'macvlan' | 'ipvlan-l2' | 'ipvlan-l3';
+
+/**
+ * Where the other end is. `beside`: on the pod's own parent interface, so that packets never leave the device.
+ * `outside`: at the far end of the parent's wire.
+ */
+export type PeerPlace = 'beside' | 'outside';
+
+/**
+ * A pod's netns and the one of whoever talks to it, joined by a veth pair, or by interfaces on a parent:
+ *
+ *   beside    pod eth0 ── parent ── eth0 peer            (the parent and its wire lie in the peer's netns)
+ *   outside   pod eth0 ── parent ═══ eth0 peer           (the parent, 10.0.0.1, lies in a netns of its own)
+ */
 export class TestPair implements Disposable {
   readonly pod: string;
   readonly peer: string;
   readonly interfaceName = 'eth0';
+  readonly #node: string;
 
-  constructor(kind: 'veth' | 'macvlan') {
+  constructor(link: PairLink, place: PeerPlace = 'beside') {
     const suffix = randomSuffix();
     this.pod = `/run/netns/sluice-test-${suffix}-pod`;
     this.peer = `/run/netns/sluice-test-${suffix}-peer`;
+    this.#node = `/run/netns/sluice-test-${suffix}-node`;
     try {
-      this.#build(kind);
+      createNamedNetns(this.pod);
+      createNamedNetns(this.peer);
+      if (link === 'veth') this.#buildVeth();
+      else if (place === 'beside') this.#buildBeside(link);
+      else this.#buildOutside(link);
+      configure(this.pod, 10);
+      configure(this.peer, 20);
+      if (place === 'outside') this.#addNeighbours();
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
     }
   }
 
-  #build(kind: 'veth' | 'macvlan'): void {
-    createNamedNetns(this.pod);
-    createNamedNetns(this.peer);
+  #buildVeth(): void {
     using pod = Netns.openPath(this.pod);
+    using netlink = RtNetlink.open(this.peer);
+    netlink.addLink({ kind: 'veth', name: 'eth0', up: true, peer: { name: 'eth0', netnsFd: pod.fd } });
+  }
+
+  #buildBeside(link: Exclude<PairLink, 'veth'>): void {
+    using netlink = RtNetlink.open(this.peer);
+    netlink.addLink({ kind: 'veth', name: 'parent', peer: { name: 'other' } });
+    const parentIfindex = netlink.mustLink('parent').ifindex;
+    for (const name of ['parent', 'other']) netlink.setLink(netlink.mustLink(name).ifindex, { up: true });
+    netlink.addLink(slaveOf(parentIfindex, link, 'eth0'));
+    this.#addPodLink(netlink, parentIfindex, link);
+  }
+
+  #buildOutside(link: Exclude<PairLink, 'veth'>): void {
+    createNamedNetns(this.#node);
     using peer = Netns.openPath(this.peer);
-    using netlink = RtNetlink.open(peer);
-    if (kind === 'veth') {
-      netlink.addLink({ kind: 'veth', name: 'eth0', up: true, peer: { name: 'eth0', netnsFd: pod.fd } });
-    } else {
-      netlink.addLink({ kind: 'veth', name: 'parent', peer: { name: 'other' } });
-      const parentIfindex = netlink.mustLink('parent').ifindex;
-      for (const name of ['parent', 'other']) netlink.setLink(netlink.mustLink(name).ifindex, { up: true });
-      netlink.addLink({ kind: 'macvlan', name: 'eth0', parentIfindex, mode: 'bridge' });
-      netlink.addLink({ kind: 'macvlan', name: 'pod0', parentIfindex, mode: 'bridge' });
-      netlink.setLink(netlink.mustLink('pod0').ifindex, { name: 'eth0', netnsFd: pod.fd });
-    }
-    configure(this.pod, 10);
-    configure(this.peer, 20);
+    using netlink = RtNetlink.open(this.#node);
+    netlink.addLink({ kind: 'veth', name: 'eth0', up: true, peer: { name: 'eth0', netnsFd: peer.fd } });
+    this.#addPodLink(netlink, netlink.mustLink('eth0').ifindex, link);
+    configure(this.#node, 1);
+  }
+
+  #addPodLink(netlink: RtNetlink, parentIfindex: number, link: Exclude<PairLink, 'veth'>): void {
+    using pod = Netns.openPath(this.pod);
+    netlink.addLink(slaveOf(parentIfindex, link, 'pod0'));
+    netlink.setLink(netlink.mustLink('pod0').ifindex, { name: 'eth0', netnsFd: pod.fd });
+  }
+
+  /** ipvlan in mode l3 answers neither ARP nor neighbour solicitations: who is outside must know the parent's address. */
+  #addNeighbours(): void {
+    using node = RtNetlink.open(this.#node);
+    const { mac } = node.mustLink('eth0');
+    for (const to of [address.pod4, address.pod6])
+      this.run('peer', 'ip', 'neigh', 'add', to, 'lladdr', mac, 'dev', 'eth0');
   }
 
   /** Runs a program inside one of the two and returns its output; throws when it fails. */
@@ -69,18 +111,39 @@ export class TestPair implements Disposable {
   }
 
   /** One packet each; true when all were answered. */
-  ping(from: 'pod' | 'peer', to: string, count = 1): boolean {
+  ping(from: 'pod' | 'peer', to: string, count = 1, waitS = 1): boolean {
     try {
-      this.run(from, 'ping', '-q', '-n', '-c', String(count), '-i', '0.2', '-W', '1', to);
+      this.run(from, 'ping', '-q', '-n', '-c', String(count), '-i', '0.2', '-W', String(waitS), to);
       return true;
     } catch {
       return false;
     }
   }
 
+  /** No answer to a packet, in a time that is hundreds of round trips: what is tested a dozen times should not wait a second each. */
+  isCut(from: 'pod' | 'peer', to: string): boolean {
+    return !this.ping(from, to, 1, 0.4);
+  }
+
   [Symbol.dispose](): void {
-    removeNamedNetns(this.pod);
-    removeNamedNetns(this.peer);
+    for (const path of [this.pod, this.peer, this.#node]) removeNamedNetns(path);
+  }
+}
+
+function slaveOf(parentIfindex: number, link: Exclude<PairLink, 'veth'>, name: string): LinkSpec {
+  if (link === 'macvlan') return { kind: 'macvlan', name, parentIfindex, mode: 'bridge' };
+  return { kind: 'ipvlan', name, parentIfindex, mode: link === 'ipvlan-l2' ? 'l2' : 'l3' };
+}
+
+/** Undefined where the kernel has interfaces of this kind. In the VM it must: a skip would hide a failure. */
+export function whyNoLink(link: PairLink): string | undefined {
+  if (whyNoKernelTests() !== undefined) return undefined;
+  try {
+    new TestPair(link)[Symbol.dispose]();
+    return undefined;
+  } catch (error) {
+    if (process.env['SLUICE_VM'] === '1' || !isErrno(error, Errno.EOPNOTSUPP)) throw error;
+    return `this kernel has no ${link}`;
   }
 }
 

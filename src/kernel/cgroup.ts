@@ -70,7 +70,8 @@ export class Cgroup {
   kill(): void {
     if (!this.exists()) return;
     try {
-      writeFileSync(join(this.path, 'cgroup.kill'), '1');
+      // r+, not w: asking for a file to be created here is EACCES, which would hide that it is absent.
+      writeFileSync(join(this.path, 'cgroup.kill'), '1', { flag: 'r+' });
     } catch (error) {
       if (!isErrno(error, Errno.ENOENT)) throw error;
       this.#killOneByOne();
@@ -92,14 +93,25 @@ export class Cgroup {
     }
   }
 
+  /** In rounds, until one finds nobody new: what is killed may have forked in between. */
   #killOneByOne(): void {
-    for (const pid of this.processes({ recursive: true })) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch (error) {
-        if (!isErrno(error, Errno.ESRCH)) throw error;
+    const killed = new Set<number>();
+    for (;;) {
+      const alive = this.processes({ recursive: true }).filter((pid) => !killed.has(pid));
+      if (alive.length === 0) return;
+      for (const pid of alive) {
+        killed.add(pid);
+        killProcess(pid);
       }
     }
+  }
+}
+
+function killProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (!isErrno(error, Errno.ESRCH)) throw error;
   }
 }
 
