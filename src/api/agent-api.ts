@@ -317,5 +317,5 @@ export interface CountersAnswer {
     readonly rules: readonly RuleCounter[];
   }[];
   readonly lostEvents: number;
-  readonly maps: readonly { readonly name: string; readonly entries: number; readonly maxEntries: number }[];
+  readonly maps: readonly { readonly map: string; readonly entries: number; readonly capacity: number }[];
 }
