@@ -41,6 +41,7 @@ enum reason {
 	DROP_SOURCE_ROUTE = 8,
 	DROP_FRAGMENT_UNKNOWN = 9,
 	DROP_CONNTRACK_FULL = 10,
+	REASON_AUDIT = 11, /* would have been DROP_POLICY; let through */
 };
 
 /* Identities with a fixed meaning. 0 never names anyone: in a policy entry it stands for "any". */
@@ -48,6 +49,12 @@ enum reserved_identity {
 	IDENTITY_ANY = 0,
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2,
+};
+
+/* Rules that are no one's; those of policies begin at 256. */
+enum reserved_rule {
+	RULE_NONE = 0,
+	RULE_HOST = 1, /* Kubernetes itself: the node reaches its pods */
 };
 
 enum policy_action {
@@ -58,6 +65,7 @@ enum endpoint_flag {
 	ENDPOINT_PROGRAMMED = 1,
 	ENDPOINT_ISOLATED_INGRESS = 2,
 	ENDPOINT_ISOLATED_EGRESS = 4,
+	ENDPOINT_AUDIT = 8, /* what policy would drop is let through and reported */
 };
 
 enum conntrack_flag {
@@ -65,6 +73,7 @@ enum conntrack_flag {
 	CONNTRACK_FIN_ORIGINAL = 2,
 	CONNTRACK_FIN_REPLY = 4,
 	CONNTRACK_RST = 8,
+	CONNTRACK_AUDITED = 16, /* denied, but let through: its packets count as REASON_AUDIT */
 };
 
 /*
@@ -96,6 +105,12 @@ struct policy_key {
 	__be16 port; /* the destination's, whichever the direction */
 };
 _Static_assert(sizeof(struct policy_key) == 16, "struct policy_key");
+
+/*
+ * Added to the direction: says that some port of the protocol is open to the identity, for fragments that arrive before
+ * the one that has the ports. User space derives these entries from those with ports.
+ */
+#define POLICY_ANY_PORT 2
 
 #define POLICY_EXACT_BITS (32 + 32 + 8)
 #define POLICY_FULL_BITS (POLICY_EXACT_BITS + 8 + 16)
@@ -152,7 +167,7 @@ struct conntrack_entry {
 };
 _Static_assert(sizeof(struct conntrack_entry) == 24, "struct conntrack_entry");
 
-/* fragments: the ports of a datagram's first fragment, for the ones that follow. */
+/* fragments: what became of a datagram's first fragment, for the other ones. */
 struct fragment_key {
 	__u32 endpoint_id;
 	struct address source;
@@ -170,9 +185,11 @@ struct fragment_value {
 	__be16 destination_port;
 	__u8 kind;     /* enum packet_kind */
 	__u8 protocol; /* after all extension headers, which later fragments may not have */
-	__u16 pad;
+	__u8 denied;   /* the first fragment was dropped */
+	__u8 pad;
+	__u64 seen_ns; /* CLOCK_MONOTONIC */
 };
-_Static_assert(sizeof(struct fragment_value) == 8, "struct fragment_value");
+_Static_assert(sizeof(struct fragment_value) == 16, "struct fragment_value");
 
 struct metrics_key {
 	__u32 endpoint_id;
@@ -198,15 +215,79 @@ struct clock {
 };
 _Static_assert(sizeof(struct clock) == 16, "struct clock");
 
+enum event_kind {
+	EVENT_DROP = 0,
+	EVENT_AUDIT = 1, /* let through, because the endpoint is in audit mode */
+	EVENT_ALLOW = 2, /* a new connection was allowed; only written while CONFIG_EVENT_ALLOW is set */
+};
+
+/* events: what is written to the ring buffer. Addresses and ports are those of the packet. */
+struct event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u32 endpoint_id;
+	__u32 rule_id;  /* that decided; RULE_NONE when none did */
+	__u32 identity; /* of the remote side, 0 when the packet has no readable address */
+	__u32 length;   /* of the frame */
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 family; /* 0: not IP, or not readable */
+	__u8 protocol;
+	__u8 direction;
+	__u8 kind;   /* enum event_kind */
+	__u8 reason; /* enum reason */
+	__u8 pad[7];
+};
+_Static_assert(sizeof(struct event) == 72, "struct event");
+
+/* event_budgets: how many events of one kind an endpoint has written in this window. */
+struct event_budget_key {
+	__u32 endpoint_id;
+	__u32 kind; /* enum event_kind */
+};
+_Static_assert(sizeof(struct event_budget_key) == 8, "struct event_budget_key");
+
+struct event_budget {
+	__u32 window;
+	__u32 written;
+};
+_Static_assert(sizeof(struct event_budget) == 8, "struct event_budget");
+
+/* event_losses: one element for each CPU. */
+struct event_losses {
+	__u64 over_budget;
+	__u64 buffer_full;
+};
+_Static_assert(sizeof(struct event_losses) == 16, "struct event_losses");
+
+/* rule_counters: how often a rule decided about a connection; RULE_NONE, how often no rule allowed one. */
+struct rule_counter_key {
+	__u32 endpoint_id;
+	__u32 rule_id;
+	__u32 direction;
+};
+_Static_assert(sizeof(struct rule_counter_key) == 12, "struct rule_counter_key");
+
+struct rule_counter {
+	__u64 decisions;
+};
+_Static_assert(sizeof(struct rule_counter) == 8, "struct rule_counter");
+
+enum config_flag {
+	CONFIG_EVENT_ALLOW = 1,
+};
+
 /* config: one element. The epoch grows whenever the ipcache changes, and so makes every connection be judged again. */
 struct config {
 	__u32 epoch;
 	__u32 abi_version;
 	__u32 last_policy_id; /* for user space: no id is used twice while these maps live */
+	__u32 flags;          /* enum config_flag */
 };
-_Static_assert(sizeof(struct config) == 12, "struct config");
+_Static_assert(sizeof(struct config) == 16, "struct config");
 
 /* Raised with every change of this file that makes pinned maps of an earlier version useless. */
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 #endif

@@ -98,20 +98,21 @@ static __always_inline struct conntrack_entry *conntrack_lookup(const struct con
  * revive it.
  */
 static __always_inline int conntrack_check(struct conntrack_entry *entry, const struct conntrack_key *key,
-					   const struct endpoint *endpoint, __u32 revision)
+					   const struct endpoint *endpoint, __u32 revision,
+					   struct judgement *judgement)
 {
-	struct judgement judgement = {};
 	int reason;
 
 	if (entry->revision == revision)
-		return 0;
-	reason = policy_judge(endpoint, key, entry->direction, &judgement);
-	if (reason)
+		return entry->flags & CONNTRACK_AUDITED ? REASON_AUDIT : 0;
+	reason = policy_judge(endpoint, key, entry->direction, 0, judgement);
+	if (!is_pass(reason))
 		return reason;
-	entry->rule_id = judgement.rule_id;
-	entry->identity = judgement.identity;
+	entry->rule_id = judgement->rule_id;
+	entry->identity = judgement->identity;
+	entry->flags = reason ? entry->flags | CONNTRACK_AUDITED : entry->flags & ~CONNTRACK_AUDITED;
 	entry->revision = revision;
-	return 0;
+	return reason;
 }
 
 static __always_inline __u8 conntrack_flags_of(__u8 tcp_flags, int is_reply)
@@ -136,10 +137,13 @@ static __always_inline void conntrack_refresh(struct conntrack_entry *entry, con
 		entry->last_seen_ns = now_ns;
 }
 
-/* Made for every allowed connection, isolated or not: a policy that comes later must not cut the replies. */
+/*
+ * Made for every connection that passes, isolated or not: a policy that comes later must not cut the replies. `reason` is
+ * 0 or REASON_AUDIT.
+ */
 static __always_inline int conntrack_create(const struct conntrack_key *key, const struct packet *packet,
 					    __u8 direction, __u64 now_ns, __u32 revision,
-					    const struct judgement *judgement)
+					    const struct judgement *judgement, int reason)
 {
 	struct conntrack_entry entry = {
 	    .last_seen_ns = now_ns,
@@ -147,10 +151,10 @@ static __always_inline int conntrack_create(const struct conntrack_key *key, con
 	    .rule_id = judgement->rule_id,
 	    .identity = judgement->identity,
 	    .direction = direction,
-	    .flags = conntrack_flags_of(packet->tcp_flags, 0),
+	    .flags = conntrack_flags_of(packet->tcp_flags, 0) | (reason ? CONNTRACK_AUDITED : 0),
 	};
 
-	return bpf_map_update_elem(&conntrack, key, &entry, BPF_ANY) ? DROP_CONNTRACK_FULL : 0;
+	return bpf_map_update_elem(&conntrack, key, &entry, BPF_ANY) ? DROP_CONNTRACK_FULL : reason;
 }
 
 #endif

@@ -7,6 +7,8 @@
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "events.h"
+#include "fragment.h"
 #include "metrics.h"
 #include "verdict.h"
 
@@ -19,10 +21,17 @@ volatile const __u32 endpoint_id;
 
 static __always_inline int enforce(struct __sk_buff *skb, __u8 direction)
 {
-	int reason = verdict(skb, endpoint_id, direction);
+	struct scratch *scratch = scratch_get();
+	int reason;
 
+	if (!scratch)
+		return TCX_DROP;
+	reason = verdict(skb, scratch, endpoint_id, direction);
+	if (scratch->packet.first_fragment)
+		fragment_record(endpoint_id, &scratch->packet, direction, !is_pass(reason), clock_now_ns());
+	event_report(skb, scratch, endpoint_id, direction, reason);
 	metrics_count(skb, endpoint_id, direction, reason);
-	return reason == REASON_FORWARDED ? TCX_NEXT : TCX_DROP;
+	return is_pass(reason) ? TCX_NEXT : TCX_DROP;
 }
 
 /* On the egress hook: what the pod sends. */

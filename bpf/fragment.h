@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * Only the first fragment of a datagram has ports. It records them once it is allowed; the others look them up, and
- * are dropped when they find nothing (the first was denied, is late, or was pushed out by others).
- *
- * Entries have no age. A stale one, met again after the 16-bit identification came round, can at worst let through
- * fragments of a datagram whose first fragment is judged on its own: denied, nothing can be reassembled.
+ * Only the first fragment of a datagram has ports. Its verdict is recorded and holds for the others, which are judged with
+ * its ports. One that comes before the first passes as far as policy opens any port to the peer: without a first fragment
+ * that is allowed nothing can be reassembled.
  */
 #ifndef SLUICE_FRAGMENT_H
 #define SLUICE_FRAGMENT_H
 
 #include "maps.h"
 #include "parse.h"
+
+/* What receivers wait for the missing fragments of a datagram (ipfrag_time; RFC 8200 section 4.5: 60 s). */
+#define FRAGMENT_TIMEOUT_NS (60 * 1000000000ULL)
+
+enum fragment_state {
+	FRAGMENT_KNOWN,
+	FRAGMENT_DENIED,
+	FRAGMENT_UNKNOWN,
+};
 
 static __always_inline void fragment_key_of(struct fragment_key *key, __u32 endpoint_id,
 					    const struct packet *packet, __u8 direction)
@@ -26,13 +33,19 @@ static __always_inline void fragment_key_of(struct fragment_key *key, __u32 endp
 	key->pad = 0;
 }
 
-static __always_inline void fragment_record(__u32 endpoint_id, const struct packet *packet, __u8 direction)
+/* For a first fragment, whatever its verdict. */
+static __always_inline void fragment_record(__u32 endpoint_id, const struct packet *packet, __u8 direction,
+					    int denied, __u64 now_ns)
 {
 	struct fragment_value value = {
 	    .source_port = packet->source_port,
 	    .destination_port = packet->destination_port,
-	    .kind = packet->kind == PACKET_OPENING ? PACKET_FLOW : packet->kind,
+	    .kind = packet->kind == PACKET_OPENING ? PACKET_FLOW
+		    : packet->kind == PACKET_ERROR ? PACKET_SINGLE
+						   : packet->kind,
 	    .protocol = packet->protocol,
+	    .denied = !!denied,
+	    .seen_ns = now_ns,
 	};
 	struct fragment_key key;
 
@@ -40,20 +53,24 @@ static __always_inline void fragment_record(__u32 endpoint_id, const struct pack
 	bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
 }
 
-static __always_inline int fragment_resolve(__u32 endpoint_id, struct packet *packet, __u8 direction)
+/* Makes `packet`, a later fragment, a packet like the first one, when that is known. */
+static __always_inline enum fragment_state fragment_resolve(__u32 endpoint_id, struct packet *packet,
+							     __u8 direction, __u64 now_ns)
 {
 	struct fragment_value *value;
 	struct fragment_key key;
 
 	fragment_key_of(&key, endpoint_id, packet, direction);
 	value = bpf_map_lookup_elem(&fragments, &key);
-	if (!value)
-		return DROP_FRAGMENT_UNKNOWN;
+	if (!value || (__s64)(now_ns - value->seen_ns) > (__s64)FRAGMENT_TIMEOUT_NS)
+		return FRAGMENT_UNKNOWN;
+	if (value->denied)
+		return FRAGMENT_DENIED;
 	packet->source_port = value->source_port;
 	packet->destination_port = value->destination_port;
 	packet->kind = value->kind;
 	packet->protocol = value->protocol;
-	return 0;
+	return FRAGMENT_KNOWN;
 }
 
 #endif

@@ -44,6 +44,34 @@ struct {
 	__type(value, struct fragment_value);
 } fragments SEC(".maps");
 
+/* Bytes, a power of two of pages: 13,000 events. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1048576);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct event_budget_key);
+	__type(value, struct event_budget);
+} event_budgets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct event_losses);
+} event_losses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct rule_counter_key);
+	__type(value, struct rule_counter);
+} rule_counters SEC(".maps");
+
 /* Not preallocated: that would take memory for every possible entry on every possible CPU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -26,7 +26,7 @@ enum packet_kind {
 	PACKET_OPENING = 1,  /* starts a connection, whatever conntrack says */
 	PACKET_ERROR = 2,    /* an ICMP error about another packet, which begins at `inner` */
 	PACKET_SINGLE = 3,   /* belongs to no connection */
-	PACKET_LINK = 4,     /* neighbour discovery or ARP: needed before there can be any policy */
+	PACKET_LINK = 4,     /* neighbour discovery, ARP or DHCP: needed before there can be any policy */
 	PACKET_FRAGMENT = 5, /* a fragment without the ports: fragment.h finds out the rest */
 	PACKET_NON_IP = 6,
 };
@@ -34,6 +34,7 @@ enum packet_kind {
 struct cursor {
 	struct __sk_buff *skb;
 	__u32 offset;
+	__u8 direction; /* of the packet */
 };
 
 struct packet {
@@ -235,6 +236,32 @@ static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packe
 	return 0;
 }
 
+static __always_inline int is_link_local(const struct address *address)
+{
+	return (address->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/*
+ * A client asks before it has an address (RFC 2131 section 4.1), or from its link-local one (RFC 8415 section 7), and is
+ * answered on the link. Renewals are unicast, and connections like any other. A pod may ask, not answer.
+ */
+static __always_inline int is_dhcp(const struct packet *packet, __u8 direction)
+{
+	int asks = direction == DIRECTION_EGRESS;
+
+	if (packet->family == FAMILY_IPV4)
+		return packet->source_port == bpf_htons(asks ? 68 : 67) &&
+		       packet->destination_port == bpf_htons(asks ? 67 : 68) &&
+		       packet->destination.word[0] == 0xffffffff && (!asks || packet->source.word[0] == 0);
+	if (packet->source_port != bpf_htons(asks ? 546 : 547) ||
+	    packet->destination_port != bpf_htons(asks ? 547 : 546) || !is_link_local(&packet->source))
+		return 0;
+	if (!asks)
+		return is_link_local(&packet->destination);
+	return packet->destination.word[0] == bpf_htonl(0xff020000) && packet->destination.word[1] == 0 &&
+	       packet->destination.word[2] == 0 && packet->destination.word[3] == bpf_htonl(0x00010002);
+}
+
 /*
  * A SYN without ACK (above), and an SCTP packet with verification tag 0 (RFC 9260 section 8.5.1: an INIT), open a connection
  * even where conntrack knows one with the same tuple: they are never a reply.
@@ -272,6 +299,8 @@ static __always_inline int parse_transport(struct cursor *cursor, struct packet 
 	packet->destination_port = header.destination_port;
 	if (packet->protocol == IPPROTO_SCTP && header.second_word == 0)
 		packet->kind = PACKET_OPENING;
+	if (packet->protocol == IPPROTO_UDP && !packet->first_fragment && is_dhcp(packet, cursor->direction))
+		packet->kind = PACKET_LINK;
 	return 0;
 }
 
@@ -408,9 +437,9 @@ struct frame_start {
 _Static_assert(sizeof(struct frame_start) == 2 + ETH_HLEN + sizeof(struct ipv4_header), "no gaps");
 
 /* `packet` is zeroed by the caller. */
-static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *packet, __u8 direction)
 {
-	struct cursor cursor = {.skb = skb};
+	struct cursor cursor = {.skb = skb, .direction = direction};
 	struct frame_start start;
 	int reason;
 

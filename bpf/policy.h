@@ -5,15 +5,31 @@
 #include "ipcache.h"
 #include "maps.h"
 
+/* What was found out about a packet on the way to its verdict: for counters and events. Zeroed before. */
 struct judgement {
 	__u32 rule_id;
-	__u32 identity;
+	__u32 identity; /* 0: nobody asked */
+	__u8 direction; /* the one that was judged: of the connection, not of the packet */
+	__u8 asked;     /* a policy isolates that direction, so its rules were asked */
+	__u8 opened;    /* not a packet of a known connection */
+	__u8 pad;
 };
+
+static __always_inline int is_pass(int reason)
+{
+	return reason == REASON_FORWARDED || reason == REASON_AUDIT;
+}
 
 static __always_inline struct policy_value *policy_lookup(struct policy_key *key, __u32 identity)
 {
 	key->identity = identity;
 	return bpf_map_lookup_elem(&policy, key);
+}
+
+static __always_inline __u32 endpoint_isolated(const struct endpoint *endpoint, __u8 direction)
+{
+	return endpoint->flags &
+	       (direction == DIRECTION_EGRESS ? ENDPOINT_ISOLATED_EGRESS : ENDPOINT_ISOLATED_INGRESS);
 }
 
 /*
@@ -23,23 +39,27 @@ static __always_inline struct policy_value *policy_lookup(struct policy_key *key
  *      is running is always allowed"; kubelet's probes need it);
  *   3. of the entry for the peer's identity and the entry for any identity, the one with the longer prefix, and when
  *      they are equally long the first, decides;
- *   4. what nothing allows is dropped.
+ *   4. what nothing allows is dropped, or let through when the endpoint is in audit mode.
+ * `space` is 0, or POLICY_ANY_PORT for a packet whose ports are not known.
  */
 static __always_inline int policy_judge(const struct endpoint *endpoint, const struct conntrack_key *key,
-					__u8 direction, struct judgement *judgement)
+					__u8 direction, __u8 space, struct judgement *judgement)
 {
-	__u32 isolated = direction == DIRECTION_EGRESS ? ENDPOINT_ISOLATED_EGRESS : ENDPOINT_ISOLATED_INGRESS;
 	struct policy_key policy_key = {.prefix_len = POLICY_FULL_BITS};
 	struct policy_value *exact, *any, *entry;
 
-	if (!(endpoint->flags & isolated))
+	judgement->direction = direction;
+	if (!endpoint_isolated(endpoint, direction))
 		return 0;
+	judgement->asked = 1;
 	judgement->identity = ipcache_lookup(key->family, &key->remote_address);
-	if (direction == DIRECTION_INGRESS && judgement->identity == IDENTITY_HOST)
+	if (direction == DIRECTION_INGRESS && judgement->identity == IDENTITY_HOST) {
+		judgement->rule_id = RULE_HOST;
 		return 0;
+	}
 
 	policy_key.policy_id = endpoint->policy_id;
-	policy_key.direction = direction;
+	policy_key.direction = direction + space;
 	policy_key.protocol = key->protocol;
 	policy_key.port = direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
 	exact = policy_lookup(&policy_key, judgement->identity);
@@ -48,7 +68,7 @@ static __always_inline int policy_judge(const struct endpoint *endpoint, const s
 	if (any && (!exact || any->prefix_len > exact->prefix_len))
 		entry = any;
 	if (!entry || entry->action != ACTION_ALLOW)
-		return DROP_POLICY;
+		return endpoint->flags & ENDPOINT_AUDIT ? REASON_AUDIT : DROP_POLICY;
 	judgement->rule_id = entry->rule_id;
 	return 0;
 }

@@ -9,23 +9,32 @@
 
 #include "maps.h"
 #include "parse.h"
+#include "policy.h"
+
+struct scratch {
+	struct packet packet;
+	struct judgement judgement;
+	struct event event; /* written only when it is needed */
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct packet);
+	__type(value, struct scratch);
 } scratch SEC(".maps");
 
-/* Zeroed. */
-static __always_inline struct packet *scratch_packet(void)
+/* Packet and judgement are zeroed. */
+static __always_inline struct scratch *scratch_get(void)
 {
 	__u32 zero = 0;
-	struct packet *packet = bpf_map_lookup_elem(&scratch, &zero);
+	struct scratch *element = bpf_map_lookup_elem(&scratch, &zero);
 
-	if (packet)
-		__builtin_memset(packet, 0, sizeof(*packet));
-	return packet;
+	if (element) {
+		__builtin_memset(&element->packet, 0, sizeof(element->packet));
+		__builtin_memset(&element->judgement, 0, sizeof(element->judgement));
+	}
+	return element;
 }
 
 #endif

@@ -21,12 +21,19 @@ static __always_inline __u32 config_epoch(void)
 	return element ? element->epoch : 0;
 }
 
-/* Judged each time, never recorded. */
-static __always_inline int verdict_single(const struct endpoint *endpoint, struct conntrack_key *key, __u8 direction)
+/*
+ * Judged each time, never recorded. A fragment whose ports are not known is judged by whether any port is open; no rule
+ * decided about it, so none is counted.
+ */
+static __always_inline int verdict_single(const struct endpoint *endpoint, struct conntrack_key *key, __u8 direction,
+					  int is_fragment, struct judgement *judgement)
 {
-	struct judgement judgement = {};
+	int reason = policy_judge(endpoint, key, direction, is_fragment ? POLICY_ANY_PORT : 0, judgement);
 
-	return policy_judge(endpoint, key, direction, &judgement);
+	judgement->opened = !is_fragment;
+	if (is_fragment)
+		judgement->asked = 0;
+	return is_fragment && reason == DROP_POLICY ? DROP_FRAGMENT_UNKNOWN : reason;
 }
 
 /*
@@ -35,7 +42,7 @@ static __always_inline int verdict_single(const struct endpoint *endpoint, struc
  */
 static __always_inline int verdict_related(struct __sk_buff *skb, const struct packet *packet, __u32 endpoint_id,
 					   const struct endpoint *endpoint, __u8 direction, __u64 now_ns,
-					   __u32 revision)
+					   __u32 revision, struct judgement *judgement)
 {
 	__u8 quoted_direction = direction == DIRECTION_EGRESS ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 	struct conntrack_entry *entry;
@@ -48,68 +55,69 @@ static __always_inline int verdict_related(struct __sk_buff *skb, const struct p
 		return UNRELATED;
 	conntrack_key_of(&key, endpoint_id, &quoted, quoted_direction);
 	entry = conntrack_lookup(&key, now_ns);
-	return entry ? conntrack_check(entry, &key, endpoint, revision) : UNRELATED;
+	return entry ? conntrack_check(entry, &key, endpoint, revision, judgement) : UNRELATED;
 }
 
 static __always_inline int verdict_flow(const struct packet *packet, const struct endpoint *endpoint,
-					struct conntrack_key *key, __u8 direction, __u64 now_ns, __u32 revision)
+					struct conntrack_key *key, __u8 direction, __u64 now_ns, __u32 revision,
+					struct judgement *judgement)
 {
 	struct conntrack_entry *entry = 0;
-	struct judgement judgement = {};
 	int reason;
 
 	if (packet->kind != PACKET_OPENING)
 		entry = conntrack_lookup(key, now_ns);
 	if (entry) {
-		reason = conntrack_check(entry, key, endpoint, revision);
-		if (!reason)
+		reason = conntrack_check(entry, key, endpoint, revision, judgement);
+		if (is_pass(reason))
 			conntrack_refresh(entry, packet, direction, now_ns);
 		return reason;
 	}
-	reason = policy_judge(endpoint, key, direction, &judgement);
-	if (reason)
+	judgement->opened = 1;
+	reason = policy_judge(endpoint, key, direction, 0, judgement);
+	if (!is_pass(reason))
 		return reason;
-	return conntrack_create(key, packet, direction, now_ns, revision, &judgement);
+	return conntrack_create(key, packet, direction, now_ns, revision, judgement, reason);
 }
 
-static __always_inline int verdict_ip(struct __sk_buff *skb, struct packet *packet, __u32 endpoint_id,
+static __always_inline int verdict_ip(struct __sk_buff *skb, struct scratch *scratch, __u32 endpoint_id,
 				      const struct endpoint *endpoint, __u8 direction)
 {
 	__u32 revision = endpoint->policy_id + config_epoch();
+	struct judgement *judgement = &scratch->judgement;
+	struct packet *packet = &scratch->packet;
 	__u64 now_ns = clock_now_ns();
+	enum fragment_state fragment = FRAGMENT_KNOWN;
 	struct conntrack_key key;
 	int reason;
 
 	if (packet->kind == PACKET_FRAGMENT) {
-		reason = fragment_resolve(endpoint_id, packet, direction);
-		if (reason)
-			return reason;
+		fragment = fragment_resolve(endpoint_id, packet, direction, now_ns);
+		if (fragment == FRAGMENT_DENIED)
+			return DROP_FRAGMENT_UNKNOWN;
+		if (fragment == FRAGMENT_UNKNOWN)
+			packet->kind = PACKET_SINGLE;
 	}
 	if (packet->kind == PACKET_ERROR) {
-		reason = verdict_related(skb, packet, endpoint_id, endpoint, direction, now_ns, revision);
+		reason = verdict_related(skb, packet, endpoint_id, endpoint, direction, now_ns, revision, judgement);
 		if (reason != UNRELATED)
 			return reason;
 		packet->kind = PACKET_SINGLE;
 	}
 	conntrack_key_of(&key, endpoint_id, packet, direction);
-	reason = packet->kind == PACKET_SINGLE ? verdict_single(endpoint, &key, direction)
-					       : verdict_flow(packet, endpoint, &key, direction, now_ns, revision);
-	if (!reason && packet->first_fragment)
-		fragment_record(endpoint_id, packet, direction);
-	return reason;
+	if (packet->kind == PACKET_SINGLE)
+		return verdict_single(endpoint, &key, direction, fragment == FRAGMENT_UNKNOWN, judgement);
+	return verdict_flow(packet, endpoint, &key, direction, now_ns, revision, judgement);
 }
 
-/* Returns REASON_FORWARDED or why not. */
-static __always_inline int verdict(struct __sk_buff *skb, __u32 endpoint_id, __u8 direction)
+/* Returns REASON_FORWARDED, REASON_AUDIT or why not. */
+static __always_inline int verdict(struct __sk_buff *skb, struct scratch *scratch, __u32 endpoint_id, __u8 direction)
 {
-	__u32 isolated = direction == DIRECTION_EGRESS ? ENDPOINT_ISOLATED_EGRESS : ENDPOINT_ISOLATED_INGRESS;
-	struct packet *packet = scratch_packet();
+	struct packet *packet = &scratch->packet;
 	struct endpoint *endpoint;
 	int reason;
 
-	if (!packet)
-		return DROP_MALFORMED;
-	reason = parse_packet(skb, packet);
+	reason = parse_packet(skb, packet, direction);
 	if (reason)
 		return reason;
 	if (packet->kind == PACKET_LINK)
@@ -120,8 +128,8 @@ static __always_inline int verdict(struct __sk_buff *skb, __u32 endpoint_id, __u
 	if (!(endpoint->flags & ENDPOINT_PROGRAMMED))
 		return DROP_NOT_PROGRAMMED;
 	if (packet->kind == PACKET_NON_IP)
-		return endpoint->flags & isolated ? DROP_NON_IP : REASON_FORWARDED;
-	return verdict_ip(skb, packet, endpoint_id, endpoint, direction);
+		return endpoint_isolated(endpoint, direction) ? DROP_NON_IP : REASON_FORWARDED;
+	return verdict_ip(skb, scratch, endpoint_id, endpoint, direction);
 }
 
 #endif

@@ -70,7 +70,14 @@ describe('the numbers of abi.ts against abi.h', () => {
     assert.deepEqual([...enumerators('endpoint_flag').values()], Object.values(abi.endpointFlag));
     assert.deepEqual([...enumerators('conntrack_flag').values()], Object.values(abi.conntrackFlag));
     assert.deepEqual([...enumerators('reserved_identity').values()], Object.values(abi.reservedIdentity));
+    assert.deepEqual([...enumerators('reserved_rule').values()], Object.values(abi.reservedRule));
     assert.deepEqual([...enumerators('policy_action').values()], [abi.ACTION_ALLOW]);
+    assert.deepEqual([...enumerators('config_flag').values()], Object.values(abi.configFlag));
+    assert.deepEqual(
+      [...enumerators('event_kind').keys()],
+      abi.eventKinds.map((kind) => `EVENT_${kind.toUpperCase()}`),
+    );
+    assert.match(header('abi.h'), new RegExp(`#define POLICY_ANY_PORT ${abi.POLICY_ANY_PORT}\n`));
     assert.match(header('abi.h'), new RegExp(`#define ABI_VERSION ${abi.ABI_VERSION}\\n`));
     assert.match(header('abi.h'), /#define POLICY_EXACT_BITS \(32 \+ 32 \+ 8\)\n/);
     assert.equal(abi.POLICY_EXACT_BITS, 32 + 32 + 8);
@@ -94,12 +101,16 @@ describe('the reference pages against the code', () => {
   });
   it('docs/reference/limits.md has every conntrack time', () => {
     const constants = [...header('conntrack.h').matchAll(/#define (CONNTRACK_\w+)_NS \((\d+) \* NS_PER_S\)/g)];
-    assert.ok(constants.length >= 9);
+    constants.push(
+      .../#define (FRAGMENT_TIMEOUT)_NS \((\d+) \* 1000000000ULL\)/g[Symbol.matchAll](header('fragment.h')),
+    );
+    assert.ok(constants.length >= 10);
     for (const [, name, seconds] of constants) {
       assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${seconds} s +\\|`, 'm'));
     }
   });
   it('docs/reference/limits.md has the numbers of the shaper and the parser', () => {
+    const eventsPerWindow = Number(/#define EVENTS_PER_WINDOW (\d+)/.exec(header('events.h'))?.[1]);
     const extensionHeaders = Number(/#define EXTENSION_HEADERS_MAX (\d+)/.exec(header('parse.h'))?.[1]);
     const wanted = {
       MIN_RATE_BPS: `${MIN_RATE_BPS} bit/s`,
@@ -107,6 +118,7 @@ describe('the reference pages against the code', () => {
       QUEUE_MS: `${QUEUE_MS} ms`,
       MIN_QUEUE_FRAMES: `${MIN_QUEUE_FRAMES}`,
       EXTENSION_HEADERS_MAX: `${extensionHeaders}`,
+      EVENTS_PER_WINDOW: `${eventsPerWindow}`,
     };
     for (const [name, value] of Object.entries(wanted)) {
       assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${value} +\\|`, 'm'));

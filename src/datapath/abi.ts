@@ -7,7 +7,7 @@ import { ipFromBytes, ipToBytes } from '../core/ip.ts';
 import type { StructValue } from './struct.ts';
 import { defineStruct } from './struct.ts';
 
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 export type Direction = 'ingress' | 'egress';
 
@@ -27,21 +27,36 @@ export const reasons = [
   'source_route',
   'fragment_unknown',
   'conntrack_full',
+  'audit',
 ] as const;
 
 export type Reason = (typeof reasons)[number];
-export type DropReason = Exclude<Reason, 'forwarded'>;
+/** `audit` would have been `policy`, but was let through. */
+export type DropReason = Exclude<Reason, 'forwarded' | 'audit'>;
 
 /** enum reserved_identity. */
 export const reservedIdentity = { any: 0, host: 1, world: 2 } as const;
 
+/** enum reserved_rule: nothing allowed it; Kubernetes lets the node reach its pods. */
+export const reservedRule = { none: 0, host: 1 } as const;
+
 export const ACTION_ALLOW = 1;
 
 /** enum endpoint_flag. */
-export const endpointFlag = { programmed: 1, isolatedIngress: 2, isolatedEgress: 4 } as const;
+export const endpointFlag = { programmed: 1, isolatedIngress: 2, isolatedEgress: 4, audit: 8 } as const;
 
 /** enum conntrack_flag. */
-export const conntrackFlag = { replied: 1, finOriginal: 2, finReply: 4, rst: 8 } as const;
+export const conntrackFlag = { replied: 1, finOriginal: 2, finReply: 4, rst: 8, audited: 16 } as const;
+
+/** enum event_kind: the index is the number. */
+export const eventKinds = ['drop', 'audit', 'allow'] as const;
+export type EventKind = (typeof eventKinds)[number];
+
+/** enum config_flag. */
+export const configFlag = { eventAllow: 1 } as const;
+
+/** Added to the direction of a policy key: some port of the protocol is open. For fragments without ports. */
+export const POLICY_ANY_PORT = 2;
 
 /** The bits of a policy key that always match exactly, and of an ipcache key before the address. */
 export const POLICY_EXACT_BITS = 72;
@@ -106,12 +121,54 @@ export const fragmentKey = defineStruct('fragment_key', 44, {
   direction: ['direction', 'u8', 42],
 });
 
-export const fragmentValue = defineStruct('fragment_value', 8, {
+export const fragmentValue = defineStruct('fragment_value', 16, {
   sourcePort: ['source_port', 'be16', 0],
   destinationPort: ['destination_port', 'be16', 2],
   kind: ['kind', 'u8', 4],
   protocol: ['protocol', 'u8', 5],
+  denied: ['denied', 'u8', 6],
+  seenNs: ['seen_ns', 'u64', 8],
 });
+
+export const eventStruct = defineStruct('event', 72, {
+  timeNs: ['time_ns', 'u64', 0],
+  endpointId: ['endpoint_id', 'u32', 8],
+  ruleId: ['rule_id', 'u32', 12],
+  identity: ['identity', 'u32', 16],
+  length: ['length', 'u32', 20],
+  source: ['source', 'address', 24],
+  destination: ['destination', 'address', 40],
+  sourcePort: ['source_port', 'be16', 56],
+  destinationPort: ['destination_port', 'be16', 58],
+  family: ['family', 'u8', 60],
+  protocol: ['protocol', 'u8', 61],
+  direction: ['direction', 'u8', 62],
+  kind: ['kind', 'u8', 63],
+  reason: ['reason', 'u8', 64],
+});
+
+export const eventBudgetKey = defineStruct('event_budget_key', 8, {
+  endpointId: ['endpoint_id', 'u32', 0],
+  kind: ['kind', 'u32', 4],
+});
+
+export const eventBudget = defineStruct('event_budget', 8, {
+  window: ['window', 'u32', 0],
+  written: ['written', 'u32', 4],
+});
+
+export const eventLosses = defineStruct('event_losses', 16, {
+  overBudget: ['over_budget', 'u64', 0],
+  bufferFull: ['buffer_full', 'u64', 8],
+});
+
+export const ruleCounterKey = defineStruct('rule_counter_key', 12, {
+  endpointId: ['endpoint_id', 'u32', 0],
+  ruleId: ['rule_id', 'u32', 4],
+  direction: ['direction', 'u32', 8],
+});
+
+export const ruleCounter = defineStruct('rule_counter', 8, { decisions: ['decisions', 'u64', 0] });
 
 export const metricsKey = defineStruct('metrics_key', 8, {
   endpointId: ['endpoint_id', 'u32', 0],
@@ -129,10 +186,11 @@ export const clockStruct = defineStruct('clock', 16, {
   nowNs: ['now_ns', 'u64', 8],
 });
 
-export const configStruct = defineStruct('config', 12, {
+export const configStruct = defineStruct('config', 16, {
   epoch: ['epoch', 'u32', 0],
   abiVersion: ['abi_version', 'u32', 4],
   lastPolicyId: ['last_policy_id', 'u32', 8],
+  flags: ['flags', 'u32', 12],
 });
 
 /** For the test that compares them with the object's BTF. */
@@ -146,6 +204,12 @@ export const structs = [
   conntrackEntry,
   fragmentKey,
   fragmentValue,
+  eventStruct,
+  eventBudgetKey,
+  eventBudget,
+  eventLosses,
+  ruleCounterKey,
+  ruleCounter,
   metricsKey,
   metricsValue,
   clockStruct,

@@ -3,32 +3,31 @@
  * writes stays in force when the process ends, and a new Datapath over the same directory continues from it. All calls
  * are synchronous. One process at a time writes.
  */
-import type { IpFamily, IpPrefix } from '../core/ip.ts';
+import type { IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { SluiceError } from '../core/error.ts';
+import { type BpfMap, Errno, isErrno } from '../kernel/index.ts';
+import { type DropReason, endpointFlag, endpointIdKey, endpointStruct, reservedRule } from './abi.ts';
 import {
-  decodeAddress,
-  directions,
-  type Direction,
-  type DropReason,
-  encodeAddress,
-  endpointFlag,
-  endpointIdKey,
-  endpointStruct,
-  IPCACHE_EXACT_BITS,
-  ipcacheKey,
-  ipcacheValue,
-  metricsKey,
-  metricsValue,
-  type Reason,
-  reasons,
-} from './abi.ts';
+  type Counter,
+  readCounters,
+  readRuleCounters,
+  removeCounters,
+  removeRuleCounters,
+  type RuleCounter,
+} from './counters.ts';
+import { type DatapathEvent, EventReader } from './events.ts';
 import { type AttachMechanism, EndpointHooks, type Finding, type InterfacePlace } from './hooks.ts';
+import { type IpcacheChange, IpcacheTable } from './ipcache-table.ts';
+import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
 import { readEndpointObject } from './programs.ts';
 
+export type { Counter, RuleCounter } from './counters.ts';
+export type { DatapathEvent } from './events.ts';
 export type { Finding } from './hooks.ts';
+export type { MapUsage } from './map-usage.ts';
 export type { PolicyEntry } from './policy-table.ts';
 
 export interface DatapathOptions {
@@ -45,6 +44,8 @@ export interface DatapathOptions {
 export interface EndpointPolicy {
   readonly isolated: { readonly ingress: boolean; readonly egress: boolean };
   readonly entries: readonly PolicyEntry[];
+  /** What policy would drop is let through, counted as `audit` and reported as events. */
+  readonly audit?: boolean;
 }
 
 /** What the kernel holds of an endpoint. */
@@ -54,6 +55,7 @@ export interface EndpointState {
   readonly programmed: boolean;
   readonly policyRevision: number;
   readonly isolated: { readonly ingress: boolean; readonly egress: boolean };
+  readonly audit: boolean;
   /** Interfaces with pinned links; empty where the kernel has no tcx. */
   readonly interfaces: readonly string[];
 }
@@ -65,23 +67,19 @@ export interface Orphan {
   readonly liveLinks: readonly number[];
 }
 
-export interface Counter<R extends Reason = Reason> {
-  readonly endpointId: number;
-  readonly direction: Direction;
-  readonly reason: R;
-  readonly packets: bigint;
-  readonly bytes: bigint;
-}
-
 export class Datapath implements Disposable {
   readonly #maps: DatapathMaps;
   readonly #hooks: EndpointHooks;
   readonly #policies: PolicyTable;
+  readonly #ipcache: IpcacheTable;
+  readonly #events: EventReader;
 
   private constructor(maps: DatapathMaps, hooks: EndpointHooks) {
     this.#maps = maps;
     this.#hooks = hooks;
     this.#policies = new PolicyTable(maps.byName.policy);
+    this.#ipcache = new IpcacheTable(maps.byName.ipcache);
+    this.#events = new EventReader(maps);
     this.#policies.adopt(new Map(this.#endpointValues().map(([endpointId, { policyId }]) => [endpointId, policyId])));
   }
 
@@ -112,7 +110,7 @@ export class Datapath implements Disposable {
   attach(target: { endpointId: number; netns: string; interfaceName: string }): void {
     const key = endpointIdKey.encode({ endpointId: target.endpointId });
     if (this.#maps.byName.endpoints.lookup(key) === undefined) {
-      this.#maps.byName.endpoints.update(key, endpointStruct.encode({ policyId: 0, flags: 0 }));
+      this.#createEndpoint(target.endpointId, key);
     }
     this.#hooks.attach(target.endpointId, target.netns, target.interfaceName);
   }
@@ -125,11 +123,10 @@ export class Datapath implements Disposable {
   detachEndpoint(endpointId: number, interfaces: readonly InterfacePlace[] = []): void {
     this.#maps.byName.endpoints.delete(endpointIdKey.encode({ endpointId }));
     this.#hooks.remove(endpointId, interfaces);
+    const ruleIds = new Set([...this.#policies.ruleIds(endpointId), ...Object.values(reservedRule)]);
     this.#policies.forget(endpointId);
-    const counters = directions.flatMap((_, direction) =>
-      reasons.map((__, reason) => metricsKey.encode({ endpointId, reason, direction })),
-    );
-    this.#maps.byName.metrics.deleteBatch(counters);
+    removeCounters(this.#maps.byName.metrics, endpointId);
+    removeRuleCounters(this.#maps.byName.rule_counters, endpointId, ruleIds);
   }
 
   /**
@@ -171,29 +168,23 @@ export class Datapath implements Disposable {
         ingress: (flags & endpointFlag.isolatedIngress) !== 0,
         egress: (flags & endpointFlag.isolatedEgress) !== 0,
       },
+      audit: (flags & endpointFlag.audit) !== 0,
       interfaces: pinned.get(endpointId) ?? [],
     }));
   }
 
-  /** First the new, then the removals, then the epoch: from then on every connection is judged by the result. */
-  updateIpcache(change: {
-    upsert: readonly (readonly [prefix: IpPrefix, identity: number])[];
-    remove: readonly IpPrefix[];
-  }): void {
+  /**
+   * First the new, then the removals, then the epoch: from then on every connection is judged by the result. Throws
+   * limit_exceeded, and changes nothing, when the new ones do not fit.
+   */
+  updateIpcache(change: IpcacheChange): void {
     if (change.upsert.length === 0 && change.remove.length === 0) return;
-    const { ipcache } = this.#maps.byName;
-    ipcache.updateBatch(
-      change.upsert.map(([prefix, identity]) => [encodePrefix(prefix), ipcacheValue.encode({ identity })]),
-    );
-    ipcache.deleteBatch(change.remove.map(encodePrefix));
+    this.#ipcache.update(change);
     this.#maps.writeConfig({ epoch: (this.#maps.readConfig().epoch + 1) >>> 0 });
   }
 
   ipcache(): [prefix: IpPrefix, identity: number][] {
-    return [...this.#maps.byName.ipcache.entries()].map(([key, value]) => [
-      decodePrefix(key),
-      ipcacheValue.decode(value).identity,
-    ]);
+    return this.#ipcache.entries();
   }
 
   /** What is missing or wrong; empty when the endpoint is enforced on this interface. */
@@ -229,21 +220,79 @@ export class Datapath implements Disposable {
 
   /** Packets and bytes since the endpoint was attached, forwarded ones included. */
   counters(): Counter[] {
-    return [...this.#maps.byName.metrics.entries()].map(([key, value]) => decodeCounter(key, value));
+    return readCounters(this.#maps.byName.metrics);
   }
 
   dropCounters(): Counter<DropReason>[] {
-    return this.counters().filter((counter): counter is Counter<DropReason> => counter.reason !== 'forwarded');
+    return this.counters().filter(
+      (counter): counter is Counter<DropReason> => counter.reason !== 'forwarded' && counter.reason !== 'audit',
+    );
+  }
+
+  /** Decisions of the rules in force. */
+  ruleCounters(): RuleCounter[] {
+    const rules = new Map(this.#endpointValues().map(([id]) => [id, this.#policies.ruleIds(id)]));
+    const reserved: readonly number[] = Object.values(reservedRule);
+    return readRuleCounters(this.#maps.byName.rule_counters, (endpointId, ruleId) => {
+      const known = rules.get(endpointId);
+      return known !== undefined && (known.has(ruleId) || reserved.includes(ruleId));
+    });
+  }
+
+  /** The oldest events that nobody has read, at most `max`. Costs no system call; meant to be polled. */
+  readEvents(max = 4096): DatapathEvent[] {
+    return this.#events.read(max);
+  }
+
+  /** Events that were not written, since the maps were made: over the endpoint's budget, or read too slowly. */
+  lostEvents(): bigint {
+    return this.#events.lost();
+  }
+
+  /** Drops and audit are always reported; new connections that are allowed only when asked for. Survives the process. */
+  setEventKinds(kinds: { readonly allow: boolean }): void {
+    this.#events.setKinds(kinds);
+  }
+
+  /** How full the maps are; takes a few system calls for each endpoint. */
+  mapUsage(): MapUsage[] {
+    const { endpoints, metrics, rule_counters: ruleCounters } = this.#maps.byName;
+    const count = (map: BpfMap): number => [...map.keys()].length;
+    return mapUsage(this.#maps, {
+      endpoints: count(endpoints),
+      policy: this.#policies.size,
+      ipcache: this.#ipcache.size,
+      metrics: count(metrics),
+      rule_counters: count(ruleCounters),
+    });
   }
 
   /** Lets go of everything it holds; enforcement goes on. */
   close(): void {
+    this.#events[Symbol.dispose]();
     this.#hooks[Symbol.dispose]();
     this.#maps.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #createEndpoint(endpointId: number, key: Uint8Array): void {
+    const { endpoints } = this.#maps.byName;
+    try {
+      endpoints.update(key, endpointStruct.encode({ policyId: 0, flags: 0 }));
+    } catch (error) {
+      if (!isErrno(error, Errno.ENOSPC, Errno.E2BIG)) throw error;
+      throw new SluiceError({
+        code: 'limit_exceeded',
+        operation: 'create endpoint',
+        object: String(endpointId),
+        what: `the node may have ${endpoints.spec.maxEntries} endpoints`,
+        remedy: mapRemedies.endpoints,
+        cause: error,
+      });
+    }
   }
 
   #endpointValues(): [endpointId: number, value: ReturnType<typeof endpointStruct.decode>][] {
@@ -258,39 +307,7 @@ function flagsOf(policy: EndpointPolicy): number {
   return (
     endpointFlag.programmed |
     (policy.isolated.ingress ? endpointFlag.isolatedIngress : 0) |
-    (policy.isolated.egress ? endpointFlag.isolatedEgress : 0)
+    (policy.isolated.egress ? endpointFlag.isolatedEgress : 0) |
+    (policy.audit === true ? endpointFlag.audit : 0)
   );
-}
-
-function encodePrefix(prefix: IpPrefix): Uint8Array {
-  return ipcacheKey.encode({
-    prefixLen: IPCACHE_EXACT_BITS + prefix.prefixLen,
-    family: prefix.address.family,
-    address: encodeAddress(prefix.address),
-  });
-}
-
-function decodePrefix(bytes: Uint8Array): IpPrefix {
-  const key = ipcacheKey.decode(bytes);
-  return {
-    address: decodeAddress(key.address, key.family as IpFamily),
-    prefixLen: key.prefixLen - IPCACHE_EXACT_BITS,
-  };
-}
-
-function decodeCounter(keyBytes: Uint8Array, perCpu: Uint8Array): Counter {
-  const key = metricsKey.decode(keyBytes);
-  const direction = directions[key.direction];
-  const reason = reasons[key.reason];
-  if (direction === undefined || reason === undefined) {
-    throw new RangeError(`counter with direction ${key.direction}, reason ${key.reason}`);
-  }
-  let packets = 0n;
-  let bytes = 0n;
-  for (let offset = 0; offset < perCpu.length; offset += metricsValue.size) {
-    const value = metricsValue.decode(perCpu.subarray(offset));
-    packets += value.packets;
-    bytes += value.bytes;
-  }
-  return { endpointId: key.endpointId, direction, reason, packets, bytes };
 }

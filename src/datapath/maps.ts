@@ -12,16 +12,20 @@ export const mapNames = [
   'conntrack',
   'fragments',
   'metrics',
+  'rule_counters',
+  'events',
+  'event_budgets',
+  'event_losses',
   'clock',
   'config',
   'scratch',
 ] as const;
 export type MapName = (typeof mapNames)[number];
 
-type FixedMapName = 'clock' | 'config' | 'scratch';
+type FixedMapName = 'clock' | 'config' | 'event_losses' | 'scratch';
 
 function isFixed(name: MapName): name is FixedMapName {
-  return name === 'clock' || name === 'config' || name === 'scratch';
+  return name === 'clock' || name === 'config' || name === 'event_losses' || name === 'scratch';
 }
 
 /** Entries per map; the defaults are those of bpf/maps.h. Only maps that do not exist yet take a new size. */

@@ -5,7 +5,17 @@
  */
 import { isErrno, type BpfMap, Errno } from '../kernel/index.ts';
 import { SluiceError } from '../core/error.ts';
-import { ACTION_ALLOW, directions, type Direction, POLICY_EXACT_BITS, policyKey, policyValue } from './abi.ts';
+import {
+  ACTION_ALLOW,
+  directions,
+  type Direction,
+  POLICY_ANY_PORT,
+  POLICY_EXACT_BITS,
+  policyKey,
+  policyValue,
+  reservedRule,
+} from './abi.ts';
+import { mapRemedies } from './map-usage.ts';
 
 /** The same shape as the policy compiler's entries. */
 export interface PolicyEntry {
@@ -71,6 +81,7 @@ export class PolicyTable {
         operation: 'write policy',
         object: `with ${entries.length} entries`,
         what: `the node's policies may have ${this.#map.spec.maxEntries} entries together`,
+        remedy: mapRemedies.policy,
         cause: error,
       });
     }
@@ -95,9 +106,21 @@ export class PolicyTable {
   }
 
   entries(endpointId: number): PolicyEntry[] {
-    return splitEntries(this.#current.get(endpointId)?.image ?? new Uint8Array()).map(([key, value]) =>
-      decodeEntry(key, value),
+    return splitEntries(this.#current.get(endpointId)?.image ?? new Uint8Array()).flatMap(([key, value]) =>
+      isDerived(key) ? [] : [decodeEntry(key, value)],
     );
+  }
+
+  /** Of the endpoint's policy and the one before it. */
+  ruleIds(endpointId: number): Set<number> {
+    const generations = [this.#current.get(endpointId), this.#retired.get(endpointId)];
+    return new Set(generations.flatMap((generation) => (generation === undefined ? [] : ruleIdsOf(generation.image))));
+  }
+
+  /** Entries in the map. */
+  get size(): number {
+    const generations = [...this.#current.values(), ...this.#retired.values()];
+    return generations.reduce((sum, { image }) => sum + image.length / entrySize, 0);
   }
 
   #erase(generation: Generation): void {
@@ -106,10 +129,37 @@ export class PolicyTable {
 }
 
 function encodePolicy(policyId: number, entries: readonly PolicyEntry[]): Uint8Array {
-  const image = new Uint8Array(entries.length * entrySize);
+  const anyPort = derivedEntries(entries);
+  const image = new Uint8Array((entries.length + anyPort.length) * entrySize);
   const view = new DataView(image.buffer);
-  for (const [i, entry] of entries.entries()) writeEntry(view, i * entrySize, policyId, entry);
+  for (const [i, entry] of entries.entries()) writeEntry(view, i * entrySize, policyId, entry, 0);
+  for (const [i, entry] of anyPort.entries()) {
+    writeEntry(view, (entries.length + i) * entrySize, policyId, entry, POLICY_ANY_PORT);
+  }
   return concatSorted(splitImage(image, entrySize));
+}
+
+/** One for each direction, identity and protocol: some port of it is open, so fragments may wait for their first. */
+function derivedEntries(entries: readonly PolicyEntry[]): PolicyEntry[] {
+  const seen = new Set<number>();
+  const derived: PolicyEntry[] = [];
+  for (const entry of entries) {
+    const key = (entry.identity * 2 + directions.indexOf(entry.direction)) * 256 + entry.protocol;
+    if (seen.has(key)) continue;
+    seen.add(key);
+    derived.push({ ...entry, port: 0, portPrefixLen: 0, ruleId: reservedRule.none });
+  }
+  return derived;
+}
+
+function isDerived(key: Uint8Array): boolean {
+  return (key[policyKey.fields.direction[2]] ?? 0) >= POLICY_ANY_PORT;
+}
+
+function ruleIdsOf(image: Uint8Array): number[] {
+  const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
+  const at = policyKey.size + policyValue.fields.ruleId[2];
+  return Array.from({ length: image.length / entrySize }, (_, i) => view.getUint32(i * entrySize + at, true));
 }
 
 /** Of entries with the same key the first in order stays. */
@@ -141,7 +191,7 @@ function prefixLenOf(entry: PolicyEntry): number {
 }
 
 /** policyKey and policyValue, written field by field: a policy may have many thousand entries. */
-function writeEntry(view: DataView, at: number, policyId: number, entry: PolicyEntry): void {
+function writeEntry(view: DataView, at: number, policyId: number, entry: PolicyEntry, space: number): void {
   if (entry.portPrefixLen < 0 || entry.portPrefixLen > 16 || (entry.protocol === 0 && entry.portPrefixLen !== 0)) {
     throw new SluiceError({
       code: 'invalid_argument',
@@ -155,7 +205,7 @@ function writeEntry(view: DataView, at: number, policyId: number, entry: PolicyE
   view.setUint32(at + key.prefixLen[2], prefixLen, true);
   view.setUint32(at + key.policyId[2], policyId, true);
   view.setUint32(at + key.identity[2], entry.identity, true);
-  view.setUint8(at + key.direction[2], directions.indexOf(entry.direction));
+  view.setUint8(at + key.direction[2], directions.indexOf(entry.direction) + space);
   view.setUint8(at + key.protocol[2], entry.protocol);
   view.setUint16(at + key.port[2], entry.port & (0xffff << (16 - entry.portPrefixLen)) & 0xffff);
   const value = policyValue.fields;

@@ -9,7 +9,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import type { BpfProgram, Collection } from '../kernel/index.ts';
 import { type Direction, type Reason } from './abi.ts';
-import { Datapath, type PolicyEntry } from './datapath.ts';
+import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
 import { DatapathMaps } from './maps.ts';
 import { ethernet, icmpHeader, ip, type IpOptions, ipv4, ipv6, tcpFlag, tcpHeader, udpHeader } from './packets.ts';
 import { loadEndpointPrograms, programNames, readEndpointObject } from './programs.ts';
@@ -60,7 +60,7 @@ type Row = readonly [sentence: string, steps: (family: 4 | 6) => Step[]];
 
 const out = (verdict: Verdict, frame: Uint8Array): Step => ({ hook: 'egress', frame, verdict });
 const into = (verdict: Verdict, frame: Uint8Array): Step => ({ hook: 'ingress', frame, verdict });
-const policy = (wanted: Parameters<Datapath['setPolicy']>[1]): Step => ({
+const policy = (wanted: EndpointPolicy): Step => ({
   change: (datapath) => datapath.setPolicy(endpointId, wanted),
 });
 
@@ -87,6 +87,19 @@ function ping(f: 4 | 6, from: Host, to: Host, what: 'request' | 'reply', id = 9)
 /** An ICMP error of `from` about a packet that `quotedFrom` sent to `quotedTo`. */
 function error(f: 4 | 6, from: Host, to: Host, quoted: Uint8Array) {
   return ip(from[f], to[f], icmpOf[f], icmpHeader(unreachable[f], 0, 0, quoted.subarray(14)));
+}
+/** Makes a packet the first fragment of datagram `id`. */
+const first = (id: number): IpOptions => ({ fragment: { offset: 0, more: true, id } });
+/** A fragment without ports: the last one, unless it says otherwise. */
+function later(
+  f: 4 | 6,
+  from: Host,
+  to: Host,
+  protocol: number,
+  id: number,
+  { offset = 80, more = false }: { offset?: number; more?: boolean } = {},
+) {
+  return ip(from[f], to[f], protocol, new Uint8Array(64), { fragment: { offset, more, id } });
 }
 const SYN = tcpFlag.syn;
 const SYNACK = tcpFlag.syn | tcpFlag.ack;
@@ -296,25 +309,89 @@ const rows: readonly Row[] = [
   [
     'fragments follow the first one',
     (f) => [
-      out('pass', udp(f, pod, server, [4000, 53], { fragment: { offset: 0, more: true, id: 5 } })),
-      out('pass', ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: true, id: 5 } })),
-      out('pass', ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 80, more: false, id: 5 } })),
-      out(
-        'fragment_unknown',
-        ip(pod[f], server[f], UDP, new Uint8Array(64), { fragment: { offset: 80, more: false, id: 6 } }),
-      ),
+      into('pass', udp(f, world, pod, [4000, 5000], first(5))),
+      into('pass', later(f, world, pod, UDP, 5, { offset: 16, more: true })),
+      into('pass', later(f, world, pod, UDP, 5)),
     ],
   ],
   [
-    'fragments of a denied datagram are dropped, and of an incoming one kept apart',
+    'fragments of a denied datagram are dropped, even where other ports are open',
     (f) => [
-      out('policy', udp(f, pod, world, [4000, 53], { fragment: { offset: 0, more: true, id: 5 } })),
-      out(
-        'fragment_unknown',
-        ip(pod[f], world[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: false, id: 5 } }),
-      ),
-      into('pass', udp(f, world, pod, [4000, 5000], { fragment: { offset: 0, more: true, id: 5 } })),
-      into('pass', ip(world[f], pod[f], UDP, new Uint8Array(64), { fragment: { offset: 16, more: false, id: 5 } })),
+      into('policy', udp(f, world, pod, [4000, 53], first(5))),
+      into('fragment_unknown', later(f, world, pod, UDP, 5)),
+      into('pass', later(f, world, pod, UDP, 6)),
+      out('policy', udp(f, pod, world, [4000, 53], first(5))),
+      out('fragment_unknown', later(f, pod, world, UDP, 5)),
+    ],
+  ],
+  [
+    'a fragment that comes before the first one passes where some port of its protocol is open to the peer',
+    (f) => [
+      into('pass', later(f, world, pod, UDP, 5)),
+      into('pass', udp(f, world, pod, [4000, 5000], first(5))),
+      into('pass', later(f, world, pod, UDP, 7)),
+      into('policy', udp(f, world, pod, [4000, 53], first(7))),
+      into('fragment_unknown', later(f, world, pod, UDP, 7)),
+      into('pass', later(f, client, pod, TCP, 8, { offset: 24 })),
+      into('fragment_unknown', later(f, server, pod, TCP, 8, { offset: 24 })),
+      into('fragment_unknown', later(f, client, pod, icmpOf[f], 8)),
+      out('pass', later(f, pod, server, icmpOf[f], 8)),
+      out('fragment_unknown', later(f, pod, world, UDP, 8)),
+    ],
+  ],
+  [
+    'a fragment that comes before the first one passes from the node, and where nothing is isolated',
+    (f) => [
+      policy({ isolated: { ingress: true, egress: false }, entries: [] }),
+      into('pass', later(f, node, pod, UDP, 5)),
+      into('fragment_unknown', later(f, client, pod, UDP, 5)),
+      out('pass', later(f, pod, world, UDP, 5)),
+    ],
+  ],
+  [
+    'a first fragment that is refused by the parser is remembered as denied',
+    (f) => [
+      into('truncated', ip(world[f], pod[f], UDP, new Uint8Array(4), first(5))),
+      into('fragment_unknown', later(f, world, pod, UDP, 5)),
+    ],
+  ],
+  [
+    'replies in fragments belong to their connection',
+    (f) => [
+      out('pass', udp(f, pod, server, [4000, 53])),
+      into('pass', udp(f, server, pod, [53, 4000], first(5))),
+      into('pass', later(f, server, pod, UDP, 5)),
+    ],
+  ],
+  [
+    'audit lets through what policy would drop, with its replies, and nothing else',
+    (f) => [
+      policy({ ...standard, audit: true }),
+      into('pass', tcp(f, client, pod, [4000, 80], SYN)),
+      into('audit', tcp(f, client, pod, [4000, 81], SYN)),
+      out('audit', tcp(f, pod, client, [81, 4000], SYNACK)),
+      out('audit', ping(f, pod, world, 'request')),
+      into('audit', ping(f, world, pod, 'reply')),
+      into('audit', ip(server[f], pod[f], 253, new Uint8Array(8))),
+      into('audit', udp(f, server, pod, [4000, 53], first(5))),
+      into('audit', later(f, server, pod, UDP, 5)),
+      into('truncated', ip(client[f], pod[f], TCP, new Uint8Array(4))),
+      into('non_ip', ethernet(0x88cc, new Uint8Array(46))),
+    ],
+  ],
+  [
+    'the end of audit ends what it let through, and a rule makes it ordinary',
+    (f) => [
+      policy({ ...standard, audit: true }),
+      into('audit', tcp(f, client, pod, [4000, 81], SYN)),
+      into('audit', tcp(f, client, pod, [4000, 82], SYN)),
+      policy({ ...standard, entries: [...standard.entries, entry('ingress', 300, TCP, 82)] }),
+      into('policy', tcp(f, client, pod, [4000, 81])),
+      out('policy', tcp(f, pod, client, [81, 4000])),
+      into('pass', tcp(f, client, pod, [4000, 82])),
+      policy({ ...standard, audit: true }),
+      out('audit', tcp(f, pod, client, [82, 4000])),
+      into('audit', tcp(f, client, pod, [4000, 81])),
     ],
   ],
   [
@@ -394,6 +471,20 @@ const ipv4Rows: readonly Row[] = [
       out('pass', tcp(4, pod, server, [4000, 80], SYN)),
       into('policy', ip(world[4], pod[4], 1, icmpHeader(5, 0, 0, tcp(4, pod, server, [4000, 80]).subarray(14)))),
       into('policy', ip(server[4], pod[4], 1, icmpHeader(13, 0, 1))),
+    ],
+  ],
+  [
+    'DHCP: a pod may ask and be answered whatever the policy, but not answer',
+    () => [
+      policy(denyAll),
+      out('pass', ip('0.0.0.0', '255.255.255.255', UDP, udpHeader(68, 67))),
+      into('pass', ip(server[4], '255.255.255.255', UDP, udpHeader(67, 68))),
+      out('policy', ip(pod[4], '255.255.255.255', UDP, udpHeader(68, 67))),
+      out('policy', ip('0.0.0.0', world[4], UDP, udpHeader(68, 67))),
+      out('policy', ip('0.0.0.0', '255.255.255.255', UDP, udpHeader(67, 68))),
+      into('policy', ip('0.0.0.0', '255.255.255.255', UDP, udpHeader(68, 67))),
+      into('policy', ip(server[4], pod[4], UDP, udpHeader(67, 68))),
+      out('policy', ip('0.0.0.0', '255.255.255.255', UDP, udpHeader(68, 67), first(5))),
     ],
   ],
   [
@@ -503,6 +594,20 @@ const ipv6Rows: readonly Row[] = [
     ],
   ],
   [
+    'DHCPv6: a pod may ask and be answered on the link whatever the policy, but not answer',
+    () => [
+      policy(denyAll),
+      out('pass', ip('fe80::1', 'ff02::1:2', UDP, udpHeader(546, 547))),
+      into('pass', ip('fe80::2', 'fe80::1', UDP, udpHeader(547, 546))),
+      out('policy', ip(pod[6], 'ff02::1:2', UDP, udpHeader(546, 547))),
+      out('policy', ip('fe80::1', 'ff05::1:2', UDP, udpHeader(546, 547))),
+      out('policy', ip('fe80::1', 'ff02::1:3', UDP, udpHeader(546, 547))),
+      out('policy', ip('fe80::1', 'fe80::2', UDP, udpHeader(547, 546))),
+      into('policy', ip(world[6], 'fe80::1', UDP, udpHeader(547, 546))),
+      into('policy', ip('fe80::2', pod[6], UDP, udpHeader(547, 546))),
+    ],
+  ],
+  [
     'what only looks like neighbour discovery does not',
     () => [
       policy(denyAll),
@@ -585,6 +690,7 @@ describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
     const [direction, why] = news[0]?.[0].split(' ') ?? [];
     assert.equal(direction, hook);
     if (why === 'forwarded') return returnValue === -1 ? 'pass' : 'inconsistent';
+    if (why === 'audit') return returnValue === -1 ? 'audit' : 'inconsistent';
     return returnValue === 2 ? (why as Verdict) : 'inconsistent';
   }
 

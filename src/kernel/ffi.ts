@@ -40,6 +40,11 @@ const foreign = {
   poll: checked(libc.func('int poll(void *fds, ulong count, int timeoutMs)')),
   fcntl: checked(libc.func('int fcntl(int fd, int command, int argument)')),
   ioctl: checked(libc.func('int ioctl(int fd, ulong request, void *argument)')),
+  mmap: libc.func(
+    'void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)',
+  ) as Foreign,
+  getpagesize: libc.func('int getpagesize()') as Foreign,
+  munmap: checked(libc.func('int munmap(void *address, size_t length)')),
 };
 
 /** `SYS_bpf` per architecture; the number is the only thing that differs between the two we support. */
@@ -136,4 +141,29 @@ export function fcntl(fd: number, command: number, argument: number): number {
 
 export function ioctl(fd: number, request: number, argument: Uint8Array): number {
   return foreign.ioctl(fd, request, argument);
+}
+
+export const Protection = { read: 1, write: 2 } as const;
+const MAP_SHARED = 1;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/** Memory shared with the kernel. `bytes` must not be touched after {@link munmap}. */
+export interface MappedMemory {
+  readonly address: bigint;
+  readonly bytes: ArrayBuffer;
+}
+
+/** mmap(2) of a descriptor, shared; -errno when the kernel refuses. */
+export function mmap(fd: number, length: number, protection: number, offset: number): MappedMemory | number {
+  const address = BigInt(foreign.mmap(null, length, protection, MAP_SHARED, fd, offset) as bigint);
+  if (address === MAP_FAILED) return -koffi.errno();
+  return { address, bytes: koffi.view(address, length) };
+}
+
+export function munmap({ address, bytes }: MappedMemory): number {
+  return foreign.munmap(address, bytes.byteLength);
+}
+
+export function pageSize(): number {
+  return Number(foreign.getpagesize());
 }

@@ -5,6 +5,7 @@ export { haveTcx } from './bpf/features.ts';
 export { BpfLink, type HookProgram, type LinkInfo, queryTcx, type TcxHook } from './bpf/link.ts';
 export { BpfMap, mapDifferences, MapFlag, type MapSpec, MapType, possibleCpus, UpdateFlag } from './bpf/map.ts';
 export { unpin } from './bpf/object.ts';
+export { RingBufferReader } from './bpf/ring-buffer.ts';
 export { BpfProgram, ProgramType, type TestRun, VerifierError } from './bpf/program.ts';
 export { check, Errno, errnoName, isErrno, SyscallError } from './errno.ts';
 export { createNamedNetns, Netns, netnsInode, type NetnsRef, removeNamedNetns, withNetns } from './netns.ts';
