@@ -5,6 +5,7 @@ import { admissionCases } from './admission.ts';
 import { ContractClient, type Endpoint } from './client.ts';
 import { controllerCases } from './controllers.ts';
 import { customCases } from './custom.ts';
+import { networkPolicyCases } from './network-policy.ts';
 import { objectCases } from './objects.ts';
 import { readingCases } from './reading.ts';
 import { validationCases } from './validation.ts';
@@ -12,6 +13,7 @@ import { validationCases } from './validation.ts';
 export const contractCases = [
   ...objectCases,
   ...validationCases,
+  ...networkPolicyCases,
   ...readingCases,
   ...customCases,
   ...admissionCases,

@@ -1,6 +1,6 @@
 /** NetworkPolicy, EndpointSlice and Endpoints. */
 import { age } from '../age.ts';
-import { parsePrefix } from '../../../core/ip.ts';
+import { formatPrefix, ipToPrefix, parseIp, parsePrefix } from '../../../core/ip.ts';
 import { numberAt, objectAt, objectsAt, setDefault, stringAt, stringsAt, textOf } from '../json.ts';
 import type { Json, JsonObject, KubeObject } from '../json.ts';
 import { portName } from '../names.ts';
@@ -29,6 +29,7 @@ export const networkPolicy: Behaviour = {
     }
   },
   validate: validatePolicy,
+  warnings: hostBitWarnings,
 };
 
 function validatePolicy(object: KubeObject): FieldError[] {
@@ -42,7 +43,12 @@ function validatePolicy(object: KubeObject): FieldError[] {
       errors.push(...validateRule(rule, peers, `spec.${direction}[${index}]`));
     }
   }
-  for (const [index, type] of stringsAt(spec, 'policyTypes').entries()) {
+  const types = stringsAt(spec, 'policyTypes');
+  if (types.length > 2) {
+    errors.push(field.invalid('spec.policyTypes', types, 'may not specify more than two policyTypes'));
+    return errors;
+  }
+  for (const [index, type] of types.entries()) {
     if (type !== 'Ingress' && type !== 'Egress') {
       errors.push(field.notSupported(`spec.policyTypes[${index}]`, type, ['Egress', 'Ingress']));
     }
@@ -68,8 +74,10 @@ function validatePolicyPort(port: JsonObject, path: string): FieldError[] {
     errors.push(field.invalid(`${path}.endPort`, end, 'may not be specified when `port` is not specified'));
   else if (typeof from === 'string') {
     errors.push(field.invalid(`${path}.endPort`, end, 'may not be specified when `port` is non-numeric'));
-  } else if (typeof from === 'number' && end < from) {
-    errors.push(field.invalid(`${path}.endPort`, end, 'must be greater than or equal to `port`'));
+  } else if (typeof from === 'number') {
+    // The value shown is the port's: so does the real one.
+    if (end < from) errors.push(field.invalid(`${path}.endPort`, from, 'must be greater than or equal to `port`'));
+    errors.push(...portNumber(end, `${path}.endPort`));
   }
   return errors;
 }
@@ -103,6 +111,30 @@ function validateBlock(block: JsonObject, path: string): FieldError[] {
       inner.address.value >> hostBits === outer.address.value >> hostBits;
     return inside ? [] : [field.invalid(at, text, `must be a strict subset of \`cidr\``)];
   });
+}
+
+/** As 1.33 and later warn: the prefix is taken without the bits, which may not be what was meant. */
+function hostBitWarnings(object: KubeObject): string[] {
+  const spec = objectAt(object, 'spec');
+  return (['ingress', 'egress'] as const).flatMap((direction) =>
+    objectsAt(spec, direction).flatMap((rule, index) => {
+      const list = direction === 'ingress' ? 'from' : 'to';
+      return objectsAt(rule, list).flatMap((peer, at) => {
+        const path = `spec.${direction}[${index}].${list}[${at}].ipBlock`;
+        const block = objectAt(peer, 'ipBlock');
+        const excepts = stringsAt(block, 'except').map((text, i) => [text, `${path}.except[${i}]`] as const);
+        return [[stringAt(block, 'cidr') ?? '', `${path}.cidr`] as const, ...excepts].flatMap(ambiguity);
+      });
+    }),
+  );
+}
+
+function ambiguity([text, path]: readonly [text: string, path: string]): string[] {
+  const prefix = parsePrefix(text);
+  const address = parseIp(text.slice(0, text.indexOf('/')));
+  if (prefix === undefined || address === undefined || address.value === prefix.address.value) return [];
+  const [network, host] = [formatPrefix(prefix), formatPrefix(ipToPrefix(address))];
+  return [`${path}: CIDR value "${text}" is ambiguous in this context (should be "${network}" or "${host}"?)`];
 }
 
 export const endpointSlice: Behaviour = {

@@ -60,7 +60,12 @@ export function validateSelector(selector: JsonObject | undefined, path: string)
 function validateExpression(item: JsonObject, path: string): FieldError[] {
   const values = stringsAt(item, 'values');
   const key = stringAt(item, 'key') ?? '';
-  const errors = qualifiedName(key).map((wrong) => field.invalid(`${path}.key`, key, wrong));
+  const errors = [
+    ...qualifiedName(key).map((wrong) => field.invalid(`${path}.key`, key, wrong)),
+    ...values.flatMap((value, index) =>
+      labelValue(value).map((wrong) => field.invalid(`${path}.values[${index}]`, value, wrong)),
+    ),
+  ];
   switch (item.operator) {
     case 'In':
     case 'NotIn':
