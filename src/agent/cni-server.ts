@@ -1,15 +1,15 @@
 /** The unix socket on which the CNI executables (shim/) call: one request per connection, root only. */
-import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { mkdirSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { cniErrorCodes } from '../api/cni.ts';
 import { CniError } from '../cni/error.ts';
 import { errorAnswer, invokePlugin, toCniError, type Invocation, type PluginTable } from '../cni/invoke.ts';
 import { configVersionOf } from '../cni/request.ts';
 import { decodeWireRequest, encodeWireAnswer, wireAccepted, type WireAnswer, type WireRequest } from '../cni/wire.ts';
-import { SluiceError } from '../core/error.ts';
 import { agentLimits } from './limits.ts';
 import { KeyedQueue } from './keyed-queue.ts';
+import { listenPrivately, removeStaleSocket } from './unix-socket.ts';
 
 export interface CniServerOptions {
   readonly socketPath: string;
@@ -33,8 +33,8 @@ export class CniServer {
   static async listen(options: CniServerOptions): Promise<CniServer> {
     const server = new CniServer(options);
     mkdirSync(dirname(options.socketPath), { recursive: true, mode: 0o755 });
-    await removeStaleSocket(options.socketPath);
-    await server.#listen();
+    await removeStaleSocket(options.socketPath, '--cni-socket');
+    await listenPrivately(server.#server, options.socketPath);
     return server;
   }
 
@@ -54,24 +54,6 @@ export class CniServer {
     await Promise.allSettled(this.#running);
     clearTimeout(timer);
     await closed;
-  }
-
-  #listen(): Promise<void> {
-    const path = this.#options.socketPath;
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', reject);
-      // bind(2) happens inside listen(): nobody can connect in the moment between creation and chmod(2).
-      const umask = process.umask(0o177);
-      try {
-        this.#server.listen(path, () => {
-          chmodSync(path, 0o600);
-          this.#server.removeListener('error', reject);
-          resolve();
-        });
-      } finally {
-        process.umask(umask);
-      }
-    });
   }
 
   #onConnection(socket: Socket): void {
@@ -133,36 +115,6 @@ export class CniServer {
     const run = this.#queue.run(key, () => invokePlugin(wire, this.#options.plugins, signal));
     return Promise.race([run ?? Promise.resolve(busy(wire)), aborted]);
   }
-}
-
-/** A socket nobody listens on is left from a killed agent; anything else that is there is not ours to remove. */
-async function removeStaleSocket(path: string): Promise<void> {
-  let isSocket: boolean;
-  try {
-    isSocket = lstatSync(path).isSocket();
-  } catch {
-    return;
-  }
-  if (!isSocket)
-    throw occupied(path, 'a file that is no socket is in the way', 'remove it or choose another --cni-socket');
-  if (await answers(path)) throw occupied(path, 'another agent answers on it', 'stop that agent first');
-  unlinkSync(path);
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    // EAGAIN: somebody listens and is overrun.
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'));
-  });
-}
-
-function occupied(path: string, what: string, remedy: string): SluiceError {
-  return new SluiceError({ code: 'already_exists', operation: 'listen on CNI socket', object: path, what, remedy });
 }
 
 function timedOut(wire: WireRequest): Invocation {

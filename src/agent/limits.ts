@@ -22,4 +22,21 @@ export const agentLimits = {
   endpointCheckMs: 10_000,
   /** Endpoints of one node. */
   endpoints: 4_096,
+  /** The kernel's events are fetched this often, and at most so many at once. */
+  eventPollMs: 100,
+  eventsPerPoll: 8_192,
+  /** The last drops and audit events that the agent can tell of. */
+  dropsKept: 4_096,
+  /** Readers that follow drops at once; events that may wait for a slow one; how often each gets a sign of life. */
+  dropFollowers: 16,
+  dropQueue: 1_024,
+  dropHeartbeatMs: 10_000,
+  /** How long the names of rules of a deleted policy are kept, for events that still carry them. */
+  ruleNameRetentionMs: 3_600_000,
+  /** How old the table of who has an address may be when it is asked while the cluster changes. */
+  addressBookMs: 2_000,
+  /** Connections that a preview looks at. */
+  previewConnections: 65_536,
+  /** Bytes of a request to the agent's API: some hundred policies. */
+  apiRequestBytes: 4 << 20,
 } as const;

@@ -43,7 +43,7 @@ export type RuleName =
 
 /** Who has an address. */
 export interface Party {
-  /** `world` is no pod and no node. `unknown`: nobody, yet. */
+  /** `world` is no pod and no node. */
   readonly kind: 'pod' | 'node' | 'world';
   readonly address: string;
   /** Pods only. */
@@ -146,8 +146,6 @@ export interface EndpointPolicyInfo extends EndpointSummary {
   readonly rules: readonly RuleInForce[];
   readonly entries: readonly KernelEntry[];
   readonly diagnostics: readonly string[];
-  /** Whether the kernel holds exactly what the objects say. */
-  readonly inSync: boolean;
 }
 
 export type ExplainVerdict = 'allow' | 'deny' | 'partly';
@@ -279,10 +277,11 @@ export interface FlowEvent {
   readonly rule: RuleName;
   /** The pod that was protected; absent when it has gone. */
   readonly pod?: ObjectName;
-  readonly source: Party;
-  readonly destination: Party;
+  /** Absent, as destination and ports, when the packet is not IP. */
+  readonly source?: Party;
+  readonly destination?: Party;
   readonly protocol: string;
-  /** Absent where the protocol, or a fragment, has none. */
+  /** Absent where the protocol has none. */
   readonly sourcePort?: number;
   readonly destinationPort?: number;
   /** Bytes of the packet. */
@@ -317,5 +316,5 @@ export interface CountersAnswer {
     readonly rules: readonly RuleCounter[];
   }[];
   readonly lostEvents: number;
-  readonly maps: readonly { readonly map: string; readonly entries: number; readonly capacity: number }[];
+  readonly maps: readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[];
 }

@@ -16,6 +16,7 @@ import {
   removeRuleCounters,
   type RuleCounter,
 } from './counters.ts';
+import { type Connection, readConnections } from './connections.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
 import { type AttachMechanism, EndpointHooks, type Finding, type InterfacePlace } from './hooks.ts';
 import { type IpcacheChange, IpcacheTable } from './ipcache-table.ts';
@@ -252,6 +253,11 @@ export class Datapath implements Disposable {
   /** Drops and audit are always reported; new connections that are allowed only when asked for. Survives the process. */
   setEventKinds(kinds: { readonly allow: boolean }): void {
     this.#events.setKinds(kinds);
+  }
+
+  /** Connections that are alive, at most `max`; takes some system calls for each thousand in the map. */
+  connections(max: number): Connection[] {
+    return readConnections(this.#maps.byName.conntrack, max, process.hrtime.bigint());
   }
 
   /** How full the maps are; takes a few system calls for each endpoint. */
