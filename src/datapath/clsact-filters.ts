@@ -47,6 +47,13 @@ export function filterState(
   return { programId: shown?.programId, first: shown === filters[0] };
 }
 
+/** Ids of the cls_bpf programs on a hook, in order. */
+export function filterPrograms(netlink: RtNetlink, ifindex: number, direction: Direction): number[] {
+  if (!hasClsact(netlink, ifindex)) return [];
+  const ids = filtersInOrder(netlink, ifindex, direction).map((filter) => filter.programId);
+  return ids.filter((id) => id !== undefined);
+}
+
 /** Takes these programs off both hooks. */
 export function removeFilters(netlink: RtNetlink, ifindex: number, programIds: ReadonlySet<number>): void {
   if (!hasClsact(netlink, ifindex)) return;

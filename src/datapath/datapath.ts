@@ -18,7 +18,13 @@ import {
 } from './counters.ts';
 import { type Connection, readConnections } from './connections.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
-import { type AttachMechanism, EndpointHooks, type Finding, type InterfacePlace } from './hooks.ts';
+import {
+  type AttachMechanism,
+  EndpointHooks,
+  type Finding,
+  type InterfacePlace,
+  type NamedHookProgram,
+} from './hooks.ts';
 import { type IpcacheChange, IpcacheTable } from './ipcache-table.ts';
 import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
@@ -109,11 +115,14 @@ export class Datapath implements Disposable {
    * from here on. `netns` is a path. Replaces programs of an earlier version without a gap.
    */
   attach(target: { endpointId: number; netns: string; interfaceName: string }): void {
-    const key = endpointIdKey.encode({ endpointId: target.endpointId });
-    if (this.#maps.byName.endpoints.lookup(key) === undefined) {
-      this.#createEndpoint(target.endpointId, key);
-    }
+    this.register(target.endpointId);
     this.#hooks.attach(target.endpointId, target.netns, target.interfaceName);
+  }
+
+  /** Makes the endpoint known, so that it can have its policy before its hooks. Idempotent. */
+  register(endpointId: number): void {
+    const key = endpointIdKey.encode({ endpointId });
+    if (this.#maps.byName.endpoints.lookup(key) === undefined) this.#createEndpoint(endpointId, key);
   }
 
   /**
@@ -214,9 +223,17 @@ export class Datapath implements Disposable {
       .map((endpointId) => ({ endpointId, liveLinks: this.#hooks.liveLinks(endpointId) }));
   }
 
-  /** Ids of the tcx links on the interface, whoever put them there. */
-  linksOn(place: InterfacePlace): number[] {
-    return this.#hooks.linksOn(place);
+  /** Everything on both hooks of the interface, whoever put it there; links are 0 where the kernel has no tcx. */
+  programsOn(place: InterfacePlace): NamedHookProgram[] {
+    return this.#hooks.programsOn(place);
+  }
+
+  /**
+   * Whether hooks and pins are as the last check found them: some microseconds, to be asked every second. When not,
+   * `checkEndpoint` tells why.
+   */
+  unchanged(endpointId: number, netns: string, interfaceNames: readonly string[]): boolean {
+    return this.#hooks.hasPins(endpointId) && this.#hooks.unchanged(endpointId, netns, interfaceNames);
   }
 
   /** Packets and bytes since the endpoint was attached, forwarded ones included. */

@@ -1,10 +1,23 @@
 /**
  * Programs on the hooks of a pod's interface: tcx links (kernel 6.6), else cls_bpf filters on clsact. Pins: pins.ts.
  */
-import { BpfLink, type BpfMap, BpfProgram, haveTcx, Netns, netnsInode, RtNetlink, unpin } from '../kernel/index.ts';
+import { existsSync } from 'node:fs';
+import {
+  BpfLink,
+  type BpfMap,
+  BpfProgram,
+  haveTcx,
+  type HookProgram,
+  Netns,
+  netnsInode,
+  queryTcx,
+  RtNetlink,
+  unpin,
+  withNetns,
+} from '../kernel/index.ts';
 import { SluiceError } from '../core/error.ts';
 import { directions, type Direction } from './abi.ts';
-import { ensureFilter, filterState, removeFilters } from './clsact-filters.ts';
+import { ensureFilter, filterPrograms, filterState, removeFilters } from './clsact-filters.ts';
 import { EndpointPrograms } from './endpoint-programs.ts';
 import { EndpointPins } from './pins.ts';
 import type { EndpointObject } from './programs.ts';
@@ -31,6 +44,10 @@ export interface Finding {
 export interface InterfacePlace {
   readonly netns: string;
   readonly interfaceName: string;
+}
+
+export interface NamedHookProgram extends HookProgram {
+  readonly name: string;
 }
 
 export class EndpointHooks implements Disposable {
@@ -115,12 +132,40 @@ export class EndpointHooks implements Disposable {
     });
   }
 
-  /** Ids of all links on the interface's hooks, whoever put them there. */
-  linksOn({ netns, interfaceName }: InterfacePlace): number[] {
-    if (this.mechanism !== 'tcx') return [];
+  /** Everything on both hooks of the interface, whoever put it there. */
+  programsOn(place: InterfacePlace): NamedHookProgram[] {
+    return this.#programsOn(place).map((entry) => {
+      using program = BpfProgram.openById(entry.programId);
+      return { ...entry, name: program?.info().name ?? '' };
+    });
+  }
+
+  #programsOn({ netns, interfaceName }: InterfacePlace): HookProgram[] {
     using handle = Netns.openPath(netns);
-    const ifindex = findInterface(handle, interfaceName);
-    return directions.flatMap((direction) => TcxLinks.linkIds(handle, ifindex, direction));
+    using netlink = RtNetlink.open(handle);
+    const { ifindex } = netlink.mustLink(interfaceName);
+    return directions.flatMap((direction) =>
+      this.mechanism === 'tcx'
+        ? withNetns(handle, () => queryTcx(ifindex, direction))
+        : filterPrograms(netlink, ifindex, direction).map((programId) => ({ programId, linkId: 0 })),
+    );
+  }
+
+  /** False: something may have changed since the last `check`, which then tells what. */
+  unchanged(endpointId: number, netns: string, interfaceNames: readonly string[]): boolean {
+    if (this.mechanism === 'clsact') {
+      return interfaceNames.every((name) => this.check(endpointId, netns, name).length === 0);
+    }
+    using handle = Netns.openPath(netns);
+    const hooks = interfaceNames.flatMap((name) =>
+      directions.map((direction) => ({ direction, path: this.#pins.link(endpointId, name, direction) })),
+    );
+    return this.#links.unchanged(handle, hooks);
+  }
+
+  /** False when somebody removed the endpoint's pins; a look at one directory. */
+  hasPins(endpointId: number): boolean {
+    return existsSync(this.#pins.dir(endpointId));
   }
 
   /** Takes the programs off and unpins everything. Filters of interfaces that are not named go with the interface. */

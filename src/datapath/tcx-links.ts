@@ -25,6 +25,8 @@ export interface HookState {
 interface HeldLink {
   readonly link: BpfLink;
   readonly id: number;
+  /** The device, and the program there, as of the last time it was found in order. */
+  sound?: { readonly ifindex: number; readonly programId: number };
 }
 
 export class TcxLinks implements Disposable {
@@ -48,12 +50,22 @@ export class TcxLinks implements Disposable {
     if (held === undefined) return { programId: undefined, first: false };
     const programs = withNetns(netns, () => queryTcx(ifindex, direction));
     const index = programs.findIndex((entry) => entry.linkId === held.id);
-    return { programId: programs[index]?.programId, first: index === 0 };
+    const programId = programs[index]?.programId;
+    if (index === 0 && programId !== undefined) held.sound = { ifindex, programId };
+    else delete held.sound;
+    return { programId, first: index === 0 };
   }
 
-  /** Ids of the links on a hook, ours and others'. */
-  static linkIds(netns: Netns, ifindex: number, direction: Direction): number[] {
-    return withNetns(netns, () => queryTcx(ifindex, direction)).map((entry) => entry.linkId);
+  /** Whether all is as `state` found it last: two system calls for each hook. False also when it never looked. */
+  unchanged(netns: Netns, hooks: readonly { readonly path: string; readonly direction: Direction }[]): boolean {
+    return withNetns(netns, () =>
+      hooks.every(({ path, direction }) => {
+        const held = this.#held.get(path);
+        if (held?.sound === undefined) return false;
+        const [first] = queryTcx(held.sound.ifindex, direction);
+        return first?.linkId === held.id && first.programId === held.sound.programId;
+      }),
+    );
   }
 
   /** True when a held link had lost its name. */
