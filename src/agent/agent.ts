@@ -17,18 +17,21 @@ import { createSluicePlugin } from '../cni/sluice.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
+import type { MapLimits } from '../datapath/maps.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import type { KubeConfig } from '../kube/config.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
+import { PodAdoption, type AdoptionMode } from './adoption.ts';
 import { BandwidthReconciler } from './bandwidth-reconciler.ts';
 import { ClusterView, type PodRef } from './cluster-view.ts';
 import { CniServer } from './cni-server.ts';
 import { EndpointDatapath } from './endpoint-datapath.ts';
+import { EndpointInspection } from './endpoint-inspection.ts';
 import { EndpointTable } from './endpoint-lifecycle.ts';
 import { EndpointStore } from './endpoint-store.ts';
 import { buildHealthServer, parseListenAddress } from './health.ts';
 import { InstanceLock } from './instance-lock.ts';
-import { openKernelParts, type KernelParts } from './kernel-parts.ts';
+import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
 import { agentLimits } from './limits.ts';
 import { AgentMetrics } from './metrics.ts';
 import { PeriodicTask } from './periodic-task.ts';
@@ -49,6 +52,12 @@ export interface AgentOptions {
   readonly attachmentNamespace?: string | undefined;
   /** "namespace/name": the attachment of pods that name none. */
   readonly clusterNetwork?: string | undefined;
+  /** Which running pods without a record become endpoints; default: `underlay`. */
+  readonly adoptExistingPods?: AdoptionMode | undefined;
+  /** Entries per map; only maps that do not exist yet take a new size. */
+  readonly mapSizes?: MapLimits | undefined;
+  /** Another build of the programs than the one that comes with this version. */
+  readonly endpointObjectPath?: string | undefined;
   readonly log: Logger;
   readonly clock?: Clock | undefined;
 }
@@ -79,10 +88,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]): Promise<string | undefined> {
   const { log, stateDir } = options;
   mkdirSync(stateDir, { recursive: true, mode: 0o700 });
-  const lock = await InstanceLock.acquire(stateDir);
+  mountBpffs(options.bpffsDir);
+  const lock = await InstanceLock.acquire(options);
   undo.push(() => lock.release());
 
-  const kernel = openKernelParts({ bpffsDir: options.bpffsDir, log });
+  const kernel = openKernelParts(options);
   undo.push(() => kernel[Symbol.dispose]());
   const store = EndpointStore.open(stateDir, log);
   const client = createKubeClient(options.kubeConfig);
@@ -90,8 +100,8 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
 
   const parts = assemble(options, kernel, store, client);
   // Before the API answers: pods that ended meanwhile go, hooks that were removed come back.
-  const adopted = parts.endpoints.inspect();
-  log.info(adopted, 'endpoints adopted');
+  const found = parts.inspection.inspect();
+  log.info(found, 'endpoints of an earlier agent inspected');
 
   const ending = new AbortController();
   const loops = [
@@ -118,7 +128,7 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
 interface Parts {
   readonly cluster: ClusterView;
   readonly policy: PolicyReconciler;
-  readonly endpoints: EndpointTable;
+  readonly inspection: EndpointInspection;
   readonly events: EventRecorder;
   readonly tasks: readonly PeriodicTask[];
   readonly health: FastifyInstance;
@@ -140,28 +150,18 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
   const common = { cluster, store, kernel, events, metrics, clock, log, nodeName };
   const policy = policyReconciler(common);
   const bandwidth = bandwidthReconciler(common);
-  const endpoints = new EndpointTable({
-    ...{ store, cluster, policy, bandwidth, clock, log },
-    datapath: new EndpointDatapath(kernel.hooks),
-    onRepaired: (record, findings) => {
-      metrics.endpointRepairs.inc();
-      warnPod(events, record.pod, 'NetworkRepaired', `put back what had been removed: ${findings.join('; ')}`);
-    },
-  });
-  const periodic = { intervalMs: agentLimits.endpointCheckMs, clock, log };
-  const inspection = new PeriodicTask({
-    ...periodic,
-    name: 'endpoint inspection',
-    run: (signal) => endpoints.inspectInTurns(signal),
-  });
-  const limits = new PeriodicTask({ ...periodic, name: 'bandwidth', run: () => bandwidth.run() });
+  const datapath = new EndpointDatapath(kernel.hooks);
+  const endpoints = new EndpointTable({ store, cluster, policy, bandwidth, datapath, clock, log });
+  const adoption = podAdoption(options, common, endpoints);
+  const inspection = endpointInspection({ ...common, endpoints, policy, bandwidth, datapath, adoption });
+  const tasks = periodicTasks({ inspection, adoption, bandwidth, clock, log });
   cluster.onChange(() => {
     policy.markDirty();
-    limits.markDirty();
+    tasks.limits.markDirty();
   });
   return {
-    ...{ cluster, policy, endpoints, events },
-    tasks: [inspection, limits],
+    ...{ cluster, policy, inspection, events },
+    tasks: Object.values(tasks),
     health: buildHealthServer({
       liveness: () => ({ agent: [] }),
       readiness: () => ({
@@ -185,6 +185,71 @@ interface Common {
   readonly clock: Clock;
   readonly log: Logger;
   readonly nodeName: string;
+}
+
+interface InspectionParts extends Common {
+  readonly endpoints: EndpointTable;
+  readonly policy: PolicyReconciler;
+  readonly bandwidth: BandwidthReconciler;
+  readonly datapath: EndpointDatapath;
+  readonly adoption: PodAdoption;
+}
+
+function endpointInspection(parts: InspectionParts): EndpointInspection {
+  const { store, datapath, bandwidth, metrics, events, log } = parts;
+  return new EndpointInspection({
+    ...{ store, datapath, bandwidth, log },
+    rewritePolicy: (endpointId) => parts.policy.rewrite(endpointId),
+    discard: (record) => parts.endpoints.discard(record),
+    onRepaired: (record, { problems, findings }) => {
+      for (const problem of problems) metrics.endpointRepairs.inc({ problem });
+      warnPod(events, record.pod, 'NetworkRepaired', `put back what had been removed: ${findings.join('; ')}`);
+    },
+    mayCollect: () => parts.adoption.passed,
+    onOrphanRemoved: () => metrics.orphans.inc(),
+  });
+}
+
+function podAdoption(options: AgentOptions, parts: Common, endpoints: EndpointTable): PodAdoption {
+  const { cluster, store, events, metrics, clock, log, nodeName } = parts;
+  return new PodAdoption({
+    ...{ clock, log, nodeName },
+    mode: options.adoptExistingPods ?? 'underlay',
+    pods: () => cluster.pods.list(),
+    synced: () => cluster.synced,
+    records: () => store.list(),
+    adopt: (pod, ips, found, signal) => endpoints.adopt(pod, ips, found, signal),
+    onAdopted: (pod, found) => {
+      metrics.adoptions.inc({ outcome: 'success' });
+      const message = `policy is enforced on ${found.interfaceName}, without a restart of the pod`;
+      recordOnPod(events, 'Normal', pod, 'NetworkAdopted', message);
+    },
+    onFailed: (pod, message) => {
+      metrics.adoptions.inc({ outcome: 'failure' });
+      log.warn({ pod: `${pod.namespace}/${pod.name}` }, message);
+      warnPod(events, pod, 'AdoptionFailed', message);
+    },
+  });
+}
+
+/** What runs every now and then, by name. */
+function periodicTasks(parts: {
+  readonly inspection: EndpointInspection;
+  readonly adoption: PodAdoption;
+  readonly bandwidth: BandwidthReconciler;
+  readonly clock: Clock;
+  readonly log: Logger;
+}): Readonly<Record<'hooks' | 'inspection' | 'adoption' | 'limits', PeriodicTask>> {
+  const { inspection, adoption, bandwidth, clock, log } = parts;
+  const task = (name: string, intervalMs: number, run: (signal: AbortSignal) => Promise<void> | void): PeriodicTask =>
+    new PeriodicTask({ name, intervalMs, run, clock, log });
+  const { endpointCheckMs, hookCheckMs, adoptionCheckMs } = agentLimits;
+  return {
+    hooks: task('hooks', hookCheckMs, (signal) => inspection.sweep(signal)),
+    inspection: task('endpoint inspection', endpointCheckMs, (signal) => inspection.inspectInTurns(signal)),
+    adoption: task('pod adoption', adoptionCheckMs, (signal) => adoption.run(signal)),
+    limits: task('bandwidth', endpointCheckMs, () => bandwidth.run()),
+  };
 }
 
 function policyReconciler({ cluster, store, kernel, events, metrics, clock, log, nodeName }: Common): PolicyReconciler {
@@ -217,12 +282,20 @@ function bandwidthReconciler({ cluster, store, kernel, events, log }: Common): B
 }
 
 function warnPod(events: EventRecorder, pod: PodRef, reason: string, message: string): void {
+  recordOnPod(events, 'Warning', pod, reason, message);
+}
+
+function recordOnPod(
+  events: EventRecorder,
+  type: 'Normal' | 'Warning',
+  pod: PodRef,
+  reason: string,
+  message: string,
+): void {
   const { namespace, name, uid } = pod;
   events.record({
     about: { apiVersion: 'v1', kind: pods.kind, namespace, name, uid },
-    type: 'Warning',
-    reason,
-    message,
+    ...{ type, reason, message },
   });
 }
 

@@ -1,18 +1,46 @@
 /** The datapath seen from endpoint records: what to attach where, what to take away, what is missing. */
 import { hasErrorCode } from '../core/error.ts';
+import { netnsInode } from '../kernel/netns.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
+
+export interface HookPlace {
+  readonly netns: string;
+  readonly interfaceName: string;
+}
 
 /** The part of src/datapath's Datapath that endpoints need. */
 export interface EndpointHooks {
+  register(endpointId: number): void;
   attach(target: { endpointId: number; netns: string; interfaceName: string }): void;
-  detachEndpoint(endpointId: number): void;
+  detachEndpoint(endpointId: number, interfaces?: readonly HookPlace[]): void;
   checkEndpoint(
     endpointId: number,
     netns: string,
     interfaceName: string,
   ): readonly { readonly problem: string; readonly message: string }[];
+  unchanged(endpointId: number, netns: string, interfaceNames: readonly string[]): boolean;
+  restorePins(interfacesOf: ReadonlyMap<number, readonly string[]>): string[];
+  orphans(
+    known: ReadonlySet<number>,
+  ): readonly { readonly endpointId: number; readonly liveLinks: readonly number[] }[];
+  programsOn(place: HookPlace): readonly { readonly linkId: number; readonly name: string }[];
   endpoints(): readonly { readonly endpointId: number }[];
 }
+
+/** What an inspection found and put back. */
+export interface Repair {
+  /** Kinds of problems, for the metric: "hook_missing", "not_first" … */
+  readonly problems: readonly string[];
+  /** Sentences. */
+  readonly findings: readonly string[];
+  /** The endpoint has no policy in the kernel: it drops everything until it is written. */
+  readonly unprogrammed: boolean;
+  /** Programs of another version were replaced: nothing was wrong. */
+  readonly upgraded: boolean;
+}
+
+/** Names of our programs, as the kernel shows them (bpf/endpoint.bpf.c). */
+const programNames: readonly string[] = ['to_endpoint', 'from_endpoint'];
 
 export class EndpointDatapath {
   readonly #hooks: EndpointHooks;
@@ -25,13 +53,21 @@ export class EndpointDatapath {
     return this.#hooks.endpoints().map((endpoint) => endpoint.endpointId);
   }
 
+  /** Lets the endpoint have a policy before it has hooks. */
+  register(record: EndpointRecord): void {
+    this.#hooks.register(record.endpointId);
+  }
+
   attach(record: EndpointRecord, interfaceName: string): void {
     this.#hooks.attach({ endpointId: record.endpointId, netns: record.netns, interfaceName });
   }
 
   detach(record: EndpointRecord): void {
+    const { netns } = record;
+    const alive = String(netnsInode(netns)) === record.netnsInode;
+    const places = alive ? record.interfaces.map((interfaceName) => ({ netns, interfaceName })) : [];
     try {
-      this.#hooks.detachEndpoint(record.endpointId);
+      this.#hooks.detachEndpoint(record.endpointId, places);
     } catch (error) {
       if (!hasErrorCode(error, 'not_found')) throw error;
     }
@@ -39,25 +75,58 @@ export class EndpointDatapath {
 
   /** Sentences, one for each hook or program that is missing or not ours. */
   check(record: EndpointRecord): string[] {
+    return this.#findings(record).map(({ text }) => text);
+  }
+
+  /** False when something may have changed since the last check or repair. Cheap. */
+  unchanged(record: EndpointRecord): boolean {
+    return this.#hooks.unchanged(record.endpointId, record.netns, record.interfaces);
+  }
+
+  /** Puts hooks back in their place; the kernel still holds the endpoint's policy. */
+  repair(record: EndpointRecord): Repair {
+    const found = this.#findings(record);
+    // An ADD that is under way has hooks and no policy yet; giving it one is the policy reconciler's work.
+    const ofHooks = found.filter(({ problem }) => problem !== 'not_programmed');
+    for (const interfaceName of new Set(ofHooks.map((finding) => finding.interfaceName))) {
+      this.attach(record, interfaceName);
+    }
+    const wrong = ofHooks.filter(({ problem }) => problem !== 'outdated_program');
+    return {
+      problems: [...new Set(wrong.map(({ problem }) => problem))],
+      findings: wrong.map(({ text }) => text),
+      unprogrammed: found.length > ofHooks.length,
+      upgraded: ofHooks.length > wrong.length,
+    };
+  }
+
+  /** Names on bpffs that had been removed and are back. */
+  restorePins(records: readonly EndpointRecord[]): string[] {
+    return this.#hooks.restorePins(new Map(records.map((record) => [record.endpointId, record.interfaces])));
+  }
+
+  /** What the kernel holds of endpoints without a record. */
+  orphans(records: readonly EndpointRecord[]): ReturnType<EndpointHooks['orphans']> {
+    return this.#hooks.orphans(new Set(records.map((record) => record.endpointId)));
+  }
+
+  removeOrphan(endpointId: number): void {
+    this.#hooks.detachEndpoint(endpointId);
+  }
+
+  /** Links of Sluice's programs on an interface, whichever agent put them there. */
+  sluiceLinksOn(place: HookPlace): number[] {
+    return this.#hooks
+      .programsOn(place)
+      .filter((program) => programNames.includes(program.name))
+      .map((program) => program.linkId);
+  }
+
+  #findings(record: EndpointRecord): { readonly problem: string; readonly text: string; interfaceName: string }[] {
     return record.interfaces.flatMap((interfaceName) =>
       this.#hooks
         .checkEndpoint(record.endpointId, record.netns, interfaceName)
-        .map((finding) => `${interfaceName}: ${finding.message}`),
+        .map(({ problem, message }) => ({ problem, interfaceName, text: `${interfaceName}: ${message}` })),
     );
-  }
-
-  /** Puts missing hooks back; the kernel still holds the endpoint's policy. Answers what was missing. */
-  repair(record: EndpointRecord): string[] {
-    const findings: string[] = [];
-    for (const interfaceName of record.interfaces) {
-      // An ADD that is under way has hooks and no policy yet; giving it one is the policy reconciler's work.
-      const found = this.#hooks
-        .checkEndpoint(record.endpointId, record.netns, interfaceName)
-        .filter((finding) => finding.problem !== 'not_programmed');
-      if (found.length === 0) continue;
-      findings.push(...found.map((finding) => `${interfaceName}: ${finding.message}`));
-      this.attach(record, interfaceName);
-    }
-    return findings;
   }
 }

@@ -1,23 +1,28 @@
 /**
- * Endpoints from ADD to DEL and across restarts of the agent.
+ * Endpoints from ADD, or adoption, to DEL. What happens to them in between: endpoint-inspection.ts.
  *
  * ADD, in order: record on disk → hooks attached, dropping everything → policy programmed → limits → result. A crash
  * between two steps leaves a pod without network (the runtime deletes and retries it), never one without policy.
+ *
+ * Adoption of a pod that runs already: record → policy → hooks, so that what its policy allows is not interrupted.
  */
 import type { CniAttachment } from '../api/cni.ts';
 import { cniErrorCodes } from '../api/cni.ts';
 import { CniError } from '../cni/error.ts';
 import type { EndpointLifecycle, EndpointSpec } from '../cni/sluice.ts';
 import type { Clock } from '../core/clock.ts';
+import { podVethName } from '../cni/coordinator.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { netnsInode } from '../kernel/netns.ts';
 import type { BandwidthReconciler } from './bandwidth-reconciler.ts';
-import type { ClusterView } from './cluster-view.ts';
+import type { ClusterView, PodRef } from './cluster-view.ts';
 import type { EndpointDatapath } from './endpoint-datapath.ts';
+import { fieldsOf } from './endpoint-inspection.ts';
 import type { EndpointRecord, EndpointStore } from './endpoint-store.ts';
 import { agentLimits } from './limits.ts';
 import { runtimeBandwidth } from './pod-bandwidth.ts';
+import type { PodInterface } from './pod-netns.ts';
 import type { PolicyReconciler } from './policy-reconciler.ts';
 
 export interface EndpointTableDeps {
@@ -26,13 +31,9 @@ export interface EndpointTableDeps {
   readonly cluster: ClusterView;
   readonly policy: PolicyReconciler;
   readonly bandwidth: BandwidthReconciler;
-  /** Something had been removed or changed behind our back and was put back. */
-  readonly onRepaired: (record: EndpointRecord, findings: readonly string[]) => void;
   readonly clock: Clock;
   readonly log: Logger;
 }
-
-type Inspection = 'removed' | 'repaired' | 'sound' | 'failed';
 
 export class EndpointTable implements EndpointLifecycle {
   readonly #deps: EndpointTableDeps;
@@ -60,6 +61,9 @@ export class EndpointTable implements EndpointLifecycle {
       // A repeated ADD that fails must not take the network from a pod that runs.
       if (known === undefined) this.#undo(record);
       throw error;
+    }
+    for (const other of this.#inNetns(record.netnsInode)) {
+      if (other.adopted === true && other.ifName === record.ifName) this.#discard(other);
     }
     this.#deps.log.info(fieldsOf(record), known === undefined ? 'endpoint created' : 'endpoint confirmed');
   }
@@ -103,46 +107,68 @@ export class EndpointTable implements EndpointLifecycle {
     }
   }
 
-  /**
-   * Compares every record with the namespaces and the kernel: pods that ended without DEL are removed, missing hooks are
-   * put back with the policy the kernel still holds. Called at start (adoption, before the API answers) and periodically.
-   */
-  inspect(): Readonly<Record<Inspection, number>> {
-    const outcome = { removed: 0, repaired: 0, sound: 0, failed: 0 };
-    for (const record of this.#deps.store.list()) outcome[this.#inspectSafely(record)]++;
-    return outcome;
-  }
-
-  /** The same, letting other work run between two endpoints: each takes a few system calls. */
-  async inspectInTurns(signal: AbortSignal): Promise<void> {
-    for (const { containerId, ifName } of this.#deps.store.list()) {
-      await new Promise((resolve) => setImmediate(resolve));
-      if (signal.aborted) return;
-      const record = this.#deps.store.get(containerId, ifName);
-      if (record !== undefined) this.#inspectSafely(record);
-    }
-  }
-
-  #inspectSafely(record: EndpointRecord): Inspection {
+  /** Rejects when the pod cannot be enforced; everything is then as before. Does nothing when ADD came first. */
+  async adopt(pod: PodRef, ips: readonly string[], found: PodInterface, signal: AbortSignal): Promise<void> {
+    const { store, datapath, policy } = this.#deps;
+    if (store.list().length >= agentLimits.endpoints) throw limitReached(pod);
+    await this.#deps.cluster.refreshPod(pod, signal);
+    if (this.#inNetns(found.netnsInode).length > 0) return;
+    const record = this.#adoptedRecord(pod, ips, found);
+    const replaced = this.#orphansOn(record);
+    store.put(record);
     try {
-      return this.#inspectOne(record);
+      datapath.register(record);
+      await policy.program(record.endpointId, signal);
+      if (this.#inNetns(found.netnsInode).length > 1) return this.#discard(record);
+      for (const interfaceName of record.interfaces) datapath.attach(record, interfaceName);
     } catch (error) {
-      this.#deps.log.error({ ...fieldsOf(record), error: formatErrorChain(error) }, 'endpoint cannot be repaired');
-      return 'failed';
+      this.#undo(record);
+      throw error;
     }
+    for (const endpointId of replaced) datapath.removeOrphan(endpointId);
+    this.#deps.bandwidth.run();
+    this.#deps.log.info({ ...fieldsOf(record), netns: record.netns }, 'endpoint adopted: the pod ran before');
   }
 
-  #inspectOne(record: EndpointRecord): 'removed' | 'repaired' | 'sound' {
-    if (String(netnsInode(record.netns)) !== record.netnsInode) {
-      this.#discard(record);
-      this.#deps.log.info(fieldsOf(record), 'endpoint removed: its network namespace is gone');
-      return 'removed';
-    }
-    const findings = [...this.#deps.datapath.repair(record), ...this.#deps.bandwidth.repair(record)];
-    if (findings.length === 0) return 'sound';
-    this.#deps.log.warn({ ...fieldsOf(record), findings }, 'endpoint repaired');
-    this.#deps.onRepaired(record, findings);
-    return 'repaired';
+  /** Takes off hooks and everything else of an endpoint whose pod is gone. */
+  discard(record: EndpointRecord): void {
+    this.#discard(record);
+  }
+
+  /** Endpoints of lost records whose programs are on the interface. Throws when another agent's are. */
+  #orphansOn(record: EndpointRecord): number[] {
+    const place = { netns: record.netns, interfaceName: record.ifName };
+    const links = this.#deps.datapath.sluiceLinksOn(place).filter((linkId) => linkId !== 0);
+    const orphans = this.#deps.datapath.orphans(this.#deps.store.list());
+    const known = new Set(orphans.flatMap((orphan) => orphan.liveLinks));
+    if (links.some((linkId) => !known.has(linkId))) throw enforcedByAnother(record);
+    return orphans
+      .filter((orphan) => orphan.liveLinks.some((linkId) => links.includes(linkId)))
+      .map((orphan) => orphan.endpointId);
+  }
+
+  #inNetns(inode: string): EndpointRecord[] {
+    return this.#deps.store.list().filter((record) => record.netnsInode === inode);
+  }
+
+  #adoptedRecord(pod: PodRef, ips: readonly string[], found: PodInterface): EndpointRecord {
+    const vethOfCoordinator = found.allInterfaces.filter(({ name, kind }) => name === podVethName && kind === 'veth');
+    const others = vethOfCoordinator.map(({ name }) => name).filter((name) => name !== found.interfaceName);
+    return {
+      formatVersion: 1,
+      endpointId: this.#nextId++,
+      containerId: `adopted-${pod.uid}`,
+      ifName: found.interfaceName,
+      networkName: '',
+      netns: found.netns,
+      netnsInode: found.netnsInode,
+      pod: { namespace: pod.namespace, name: pod.name, uid: pod.uid },
+      ips: [...ips],
+      interfaces: [found.interfaceName, ...others],
+      runtimeBandwidth: {},
+      adopted: true,
+      createdAt: new Date(this.#deps.clock.nowMs()).toISOString(),
+    };
   }
 
   /** The record of the same pod interface from an earlier ADD; one of an earlier sandbox is removed. */
@@ -150,7 +176,7 @@ export class EndpointTable implements EndpointLifecycle {
     const record = this.#deps.store.get(spec.containerId, spec.ifName);
     if (record === undefined) {
       if (this.#deps.store.list().length < agentLimits.endpoints) return undefined;
-      throw limitReached(spec);
+      throw limitReached(spec.pod);
     }
     if (record.netnsInode === String(netnsInode(spec.netns))) return record;
     await this.remove(spec.containerId, spec.ifName);
@@ -195,13 +221,17 @@ export class EndpointTable implements EndpointLifecycle {
   }
 }
 
-export function fieldsOf(record: EndpointRecord): object {
-  const { namespace, name } = record.pod;
-  return { endpoint: record.endpointId, pod: `${namespace}/${name}`, container: record.containerId, ips: record.ips };
+function enforcedByAnother({ pod, ifName, netns }: EndpointRecord): SluiceError {
+  return new SluiceError({
+    code: 'already_exists',
+    operation: 'adopt',
+    object: `pod ${pod.namespace}/${pod.name}`,
+    what: `programs of another agent are on ${ifName} in ${netns}`,
+    remedy: 'run one agent on a node; to replace one, give the new one the same --bpffs and --state-dir',
+  });
 }
 
-function limitReached(spec: EndpointSpec): CniError {
-  const { namespace, name } = spec.pod;
+function limitReached({ namespace, name }: PodRef): CniError {
   const cause = new SluiceError({
     code: 'limit_exceeded',
     operation: 'create endpoint of',

@@ -35,6 +35,8 @@ const recordSchema = z.object({
   interfaces: z.array(z.string()),
   /** runtimeConfig.bandwidth of ADD; annotations win. */
   runtimeBandwidth: rates,
+  /** The pod ran before Sluice came: no ADD made this, and no DEL will name its container. */
+  adopted: z.boolean().optional(),
   createdAt: z.string(),
 });
 

@@ -1,9 +1,11 @@
 /** The datapath in the shapes that the agent's parts ask for. */
+import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SluiceError } from '../core/error.ts';
 import { formatPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { Datapath } from '../datapath/datapath.ts';
+import type { MapLimits } from '../datapath/maps.ts';
 import { applyBandwidth, MIN_RATE_BPS, readBandwidth } from '../datapath/shaper.ts';
 import { ensureBpffs, isOnBpffs } from '../kernel/mount.ts';
 import type { IdentityId } from '../policy/identity.ts';
@@ -12,6 +14,8 @@ import type { EndpointHooks } from './endpoint-datapath.ts';
 import type { DropCounter } from './metrics.ts';
 import type { PolicyMaps } from './policy-reconciler.ts';
 
+const usualBpffs = '/sys/fs/bpf';
+
 export interface KernelParts extends Disposable {
   readonly hooks: EndpointHooks;
   readonly policyMaps: PolicyMaps;
@@ -19,16 +23,50 @@ export interface KernelParts extends Disposable {
   counters(): readonly DropCounter[];
 }
 
-export function openKernelParts(options: { readonly bpffsDir: string; readonly log: Logger }): KernelParts {
-  // A node without systemd may have no bpffs; a mount of ours is as good as its own.
-  if (!isOnBpffs(dirname(options.bpffsDir)) && !isOnBpffs(options.bpffsDir)) ensureBpffs(options.bpffsDir);
-  const datapath = Datapath.open(options);
+export interface KernelOptions {
+  readonly bpffsDir: string;
+  /** Only maps that do not exist yet take a new size. */
+  readonly mapSizes?: MapLimits | undefined;
+  /** Default: the programs that come with this version. */
+  readonly endpointObjectPath?: string | undefined;
+  readonly log: Logger;
+}
+
+/** A node without systemd may have no bpffs; a mount of ours is as good as its own. */
+export function mountBpffs(bpffsDir: string): void {
+  const parent = dirname(bpffsDir);
+  if (isOnBpffs(parent) || isOnBpffs(bpffsDir)) return;
+  // Nothing can be made on sysfs: there the mount goes to its usual place.
+  ensureBpffs(parent === usualBpffs ? parent : bpffsDir);
+}
+
+export function openKernelParts({ bpffsDir, mapSizes, endpointObjectPath, log }: KernelOptions): KernelParts {
+  mountBpffs(bpffsDir);
+  const datapath = Datapath.open({ bpffsDir, log, limits: mapSizes ?? {}, objectPath: endpointObjectPath });
   return {
-    hooks: datapath,
+    hooks: hooksOf(datapath, bpffsDir),
     policyMaps: policyMapsOf(datapath),
     shaper: { apply: applyRates, read: readBandwidth },
     counters: () => datapath.counters(),
     [Symbol.dispose]: () => datapath.close(),
+  };
+}
+
+function hooksOf(datapath: Datapath, bpffsDir: string): EndpointHooks {
+  return {
+    register: (endpointId) => datapath.register(endpointId),
+    attach: (target) => datapath.attach(target),
+    detachEndpoint: (endpointId, interfaces) => datapath.detachEndpoint(endpointId, interfaces),
+    checkEndpoint: (endpointId, netns, interfaceName) => datapath.checkEndpoint(endpointId, netns, interfaceName),
+    unchanged: (endpointId, netns, interfaceNames) => datapath.unchanged(endpointId, netns, interfaceNames),
+    restorePins: (interfacesOf) => {
+      // Unmounted, or wiped.
+      if (!existsSync(bpffsDir)) mountBpffs(bpffsDir);
+      return datapath.restorePins(interfacesOf);
+    },
+    orphans: (known) => datapath.orphans(known),
+    programsOn: (place) => datapath.programsOn(place),
+    endpoints: () => datapath.endpoints(),
   };
 }
 

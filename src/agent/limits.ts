@@ -18,8 +18,14 @@ export const agentLimits = {
   policyMinIntervalMs: 2,
   /** Without any event, everything is compared with the kernel again. */
   policyMaxIntervalMs: 60_000,
-  /** Hooks, limits and namespaces of every endpoint are looked at this often. */
+  /** Hooks and namespaces of every endpoint get a cheap look this often: how long a removed hook may stay removed. */
+  hookCheckMs: 1_000,
+  /** Everything of every endpoint is inspected this often, limits and policy included. */
   endpointCheckMs: 10_000,
+  /** Pods without a record are looked for this often. */
+  adoptionCheckMs: 5_000,
+  /** Longest pause between two tries to adopt the same pod. */
+  adoptionMaxPauseMs: 300_000,
   /** Endpoints of one node. */
   endpoints: 4_096,
   /** The kernel's events are fetched this often, and at most so many at once. */

@@ -44,7 +44,19 @@ export class AgentMetrics {
   });
   readonly endpointRepairs = new Counter({
     name: 'sluice_endpoint_repairs_total',
-    help: 'Endpoints whose hooks or limits had been removed and were put back',
+    help: 'What had been removed or changed behind the agent and was put back, by kind of problem',
+    labelNames: ['problem'],
+    registers: [this.registry],
+  });
+  readonly adoptions = new Counter({
+    name: 'sluice_pod_adoptions_total',
+    help: 'Pods that ran without Sluice and were to be enforced without a restart, by outcome',
+    labelNames: ['outcome'],
+    registers: [this.registry],
+  });
+  readonly orphans = new Counter({
+    name: 'sluice_orphans_removed_total',
+    help: 'Endpoints in the kernel that no record knew, removed after their interface was gone',
     registers: [this.registry],
   });
 

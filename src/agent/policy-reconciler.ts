@@ -131,6 +131,12 @@ export class PolicyReconciler {
     this.#runner.markDirty();
   }
 
+  /** The kernel lost the endpoint's policy: the next run writes it again. */
+  rewrite(endpointId: number): void {
+    this.#policies.delete(endpointId);
+    this.markDirty();
+  }
+
   /** Resolves when a run that began after this call has written the endpoint's policy; rejects if it could not. */
   async program(endpointId: number, signal: AbortSignal): Promise<void> {
     const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));

@@ -24,6 +24,7 @@ function checked(fn: Foreign): (...args: unknown[]) => number {
 
 const foreign = {
   syscall3: checked(libc.func('long syscall(long number, long a, void *b, long c)')),
+  flock: checked(libc.func('int flock(int fd, int operation)')),
   setns: checked(libc.func('int setns(int fd, int nstype)')),
   unshare: checked(libc.func('int unshare(int flags)')),
   mount: checked(libc.func('int mount(str source, str target, str fstype, ulong flags, str data)')),
@@ -60,6 +61,10 @@ export function bpf(command: number, attr: Uint8Array): number {
 /** The memory address of `bytes`. The caller keeps a reference to `bytes` until the kernel is done with it. */
 export function addressOf(bytes: Uint8Array): bigint {
   return BigInt(koffi.address(bytes));
+}
+
+export function flock(fd: number, operation: number): number {
+  return foreign.flock(fd, operation);
 }
 
 export function setns(fd: number, namespaceType: number): number {
