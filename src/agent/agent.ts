@@ -141,7 +141,7 @@ type OnAnswered = Parameters<typeof CniServer.listen>[0]['onAnswered'];
 function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointStore, client: KubeClient): Parts {
   const { log, nodeName, clock = systemClock } = options;
   const events = new EventRecorder({ client, component: 'sluice-agent', host: nodeName, clock, log });
-  const cluster = new ClusterView({ client, clock, log });
+  const cluster = new ClusterView({ client, nodeName, clock, log });
   const metrics = new AgentMetrics({
     counters: () => kernel.counters(),
     endpointCount: () => store.list().length,

@@ -8,12 +8,15 @@ import { hasErrorCode } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { Informer } from '../kube/informer.ts';
+import { IpcacheTable } from '../policy/ipcache-table.ts';
 import { PolicyIndex } from '../policy/policy-index.ts';
 import type { PodFacts } from './bandwidth-reconciler.ts';
 import { agentLimits } from './limits.ts';
 
 export interface ClusterViewOptions {
   readonly client: KubeClient;
+  /** The node we run on. */
+  readonly nodeName: string;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -33,24 +36,21 @@ export class ClusterView {
   readonly pools: Informer<KubeObject>;
   /** The policies, parsed once each. */
   readonly policyIndex = new PolicyIndex();
+  /** What addresses mean to policy. */
+  readonly addresses: IpcacheTable;
   readonly #client: KubeClient;
   readonly #listeners: (() => void)[] = [];
-  #addressRevision = 0;
 
-  constructor({ client, clock, log }: ClusterViewOptions) {
+  constructor({ client, nodeName, clock, log }: ClusterViewOptions) {
     const common = { client, clock, log };
     this.#client = client;
+    this.addresses = new IpcacheTable(nodeName);
     this.pods = new Informer<Pod>({ ...common, gvr: pods, transform: slimPod });
     this.namespaces = new Informer<Namespace>({ ...common, gvr: namespaces });
     this.nodes = new Informer<Node>({ ...common, gvr: nodes, transform: slimNode });
     this.policies = new Informer<NetworkPolicy>({ ...common, gvr: networkPolicies });
     this.pools = new Informer<KubeObject>({ ...common, gvr: spiderIPPools });
     this.#connect();
-  }
-
-  /** Grows when pods, nodes or namespaces change, and not with policies: what addresses mean depends on it. */
-  get addressRevision(): number {
-    return this.#addressRevision;
   }
 
   /** Called after any change; must be cheap. */
@@ -146,28 +146,38 @@ export class ClusterView {
 
   #connect(): void {
     const changed = (): void => this.#listeners.forEach((listener) => listener());
-    const addresses = (): void => {
-      this.#addressRevision++;
-      changed();
-    };
-    this.pods.on('add', addresses).on('delete', addresses);
-    this.pods.on('update', (pod, old) => (samePolicyFacts(pod, old) ? changed() : addresses()));
-    this.namespaces.on('add', addresses).on('update', addresses).on('delete', addresses);
-    this.nodes.on('add', addresses).on('delete', addresses);
-    this.nodes.on('update', (node, old) => {
-      if (!sameJson(node.status?.addresses, old.status?.addresses)) addresses();
-    });
-    const parse = (policy: NetworkPolicy): void => {
-      this.policyIndex.set(policy);
-      changed();
-    };
-    this.policies
-      .on('add', parse)
-      .on('update', parse)
-      .on('delete', (policy) => {
-        this.policyIndex.delete(policy.metadata?.namespace ?? '', policy.metadata?.name ?? '');
+    /** A handler that keeps something up to date and tells that it did. */
+    const then =
+      <T>(update: (object: T) => void) =>
+      (object: T): void => {
+        update(object);
         changed();
-      });
+      };
+    const { addresses } = this;
+    const setPod = then((pod: Pod) => addresses.setPod(pod));
+    this.pods.on('add', setPod).on('update', setPod);
+    this.pods.on(
+      'delete',
+      then(({ metadata }) => addresses.deletePod(metadata?.namespace ?? '', metadata?.name ?? '')),
+    );
+    const setNamespace = then((namespace: Namespace) => addresses.setNamespace(namespace));
+    this.namespaces.on('add', setNamespace).on('update', setNamespace);
+    this.namespaces.on(
+      'delete',
+      then(({ metadata }) => addresses.deleteNamespace(metadata?.name ?? '')),
+    );
+    const setNode = then((node: Node) => addresses.setNode(node));
+    this.nodes.on('add', setNode).on('update', setNode);
+    this.nodes.on(
+      'delete',
+      then(({ metadata }) => addresses.deleteNode(metadata?.name ?? '')),
+    );
+    const setPolicy = then((policy: NetworkPolicy) => this.policyIndex.set(policy));
+    this.policies.on('add', setPolicy).on('update', setPolicy);
+    this.policies.on(
+      'delete',
+      then(({ metadata }) => this.policyIndex.delete(metadata?.namespace ?? '', metadata?.name ?? '')),
+    );
     for (const informer of [this.pods, this.namespaces, this.nodes, this.policies]) {
       informer.synced.then(changed, () => undefined);
     }
@@ -209,22 +219,6 @@ function slimNode(node: Node): Node {
     metadata: { name, uid, resourceVersion, labels, annotations },
     status: { addresses: node.status?.addresses },
   };
-}
-
-function samePolicyFacts(a: Pod, b: Pod): boolean {
-  const facts = (pod: Pod): unknown => [
-    pod.metadata?.labels,
-    pod.metadata?.deletionTimestamp,
-    pod.spec?.containers,
-    pod.status?.phase,
-    pod.status?.podIP,
-    pod.status?.podIPs,
-  ];
-  return sameJson(facts(a), facts(b));
-}
-
-function sameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 function within(signal: AbortSignal): Promise<void> {

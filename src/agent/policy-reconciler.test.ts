@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { NetworkPolicy, NetworkPolicySpec, Node, Pod } from '../api/kubernetes.ts';
+import type { NetworkPolicy, NetworkPolicySpec, Pod } from '../api/kubernetes.ts';
 import { formatPrefix, parseIp, type IpAddress, type IpPrefix } from '../core/ip.ts';
 import { silentLogger } from '../core/log.ts';
 import { ManualClock } from '../core/manual-clock.ts';
 import type { IdentityId } from '../policy/identity.ts';
+import { IpcacheTable } from '../policy/ipcache-table.ts';
 import { PolicyIndex } from '../policy/policy-index.ts';
 import { lookupIdentity, simulate } from '../policy/simulate.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
@@ -92,16 +93,15 @@ interface Cluster {
 
 class World implements PolicyWorld {
   synced = true;
-  addressRevision = 0;
+  readonly addresses = new IpcacheTable('node1');
   policyIndex = new PolicyIndex();
   #pods: Pod[] = [];
-  readonly nodes = { list: (): Node[] => [] };
-  readonly namespaces = { list: () => [{ metadata: { name: 'demo' } }] };
-  readonly pods = { list: (): Pod[] => this.#pods };
 
   become(cluster: Cluster): void {
-    this.addressRevision++;
+    for (const { metadata } of this.#pods) this.addresses.deletePod('demo', metadata?.name ?? '');
     this.#pods = [pod('web', 'web', ownIp), ...cluster.apps.map((app, i) => pod(`peer${i}`, app, peers[i] ?? ''))];
+    this.addresses.setNamespace({ metadata: { name: 'demo' } });
+    for (const object of this.#pods) this.addresses.setPod(object);
     const objects = cluster.policies.map((spec, i) => policyObject(`p${i}`, spec));
     this.policyIndex = new PolicyIndex(objects);
   }
@@ -127,7 +127,6 @@ function reconcilerOf(world: World, maps: MemoryMaps) {
     cluster: world,
     maps,
     endpoints: () => [record],
-    nodeName: 'node1',
     clock: new ManualClock(),
     log: silentLogger,
     onDiagnostic: () => undefined,

@@ -1,6 +1,8 @@
 /**
  * Keeps what the kernel enforces equal to what the API objects say: ipcache (address → identity) and one policy per
- * endpoint. Level-based: each run computes the whole desired state and writes what differs.
+ * endpoint. Level-based: each run brings the kernel to the state of now, whatever happened since the last, and computes
+ * anew only what depends on something that changed. The first run, and each after a failure, compares everything with
+ * what the kernel holds.
  *
  * The order of writes, so that an address is let in only where the old policies let it in, or the new ones do, and a flow
  * that both allow is not cut in between:
@@ -18,13 +20,13 @@
  * of a new process begin above all that the kernel holds, so that an old entry never means somebody else.
  */
 import type { EnforcementMode } from '../api/agent-api.ts';
-import type { Namespace, Node, Pod } from '../api/kubernetes.ts';
+import type { Pod } from '../api/kubernetes.ts';
 import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
 import { parsePrefix, type IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
-import { PodPolicyCompiler, type EndpointPolicy } from '../policy/compile.ts';
+import { PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import {
   firstAllocatedIdentity,
@@ -32,7 +34,7 @@ import {
   lastAllocatedIdentity,
   type IdentityId,
 } from '../policy/identity.ts';
-import { computeIpcache, IpcacheMemo } from '../policy/ipcache.ts';
+import type { IpcacheTable } from '../policy/ipcache-table.ts';
 import type { PolicyIndex } from '../policy/policy-index.ts';
 import { RuleIds } from '../policy/rule-id.ts';
 import { IdentityView } from '../policy/select.ts';
@@ -60,11 +62,9 @@ export interface PolicyMaps {
 /** The part of ClusterView that decides about policy. */
 export interface PolicyWorld {
   readonly synced: boolean;
-  readonly addressRevision: number;
+  /** Read by nobody else: what changed is told once. */
+  readonly addresses: IpcacheTable;
   readonly policyIndex: PolicyIndex;
-  readonly pods: { list(): readonly Pod[] };
-  readonly nodes: { list(): readonly Node[] };
-  readonly namespaces: { list(): readonly Namespace[] };
   podOf(ref: EndpointRecord['pod']): Pod | undefined;
 }
 
@@ -72,7 +72,6 @@ export interface PolicyReconcilerDeps {
   readonly cluster: PolicyWorld;
   readonly maps: PolicyMaps;
   readonly endpoints: () => readonly EndpointRecord[];
-  readonly nodeName: string;
   /** Default: isolated when a policy selects the pod. */
   readonly enforcement?: EnforcementMode;
   /** Whether the namespace only reports what policy would drop. */
@@ -87,19 +86,19 @@ export interface PolicyReconcilerDeps {
 export class PolicyReconciler {
   readonly ruleIds = new RuleIds();
   readonly #compiler: PodPolicyCompiler;
-  readonly #described = new IpcacheMemo();
   readonly #deps: PolicyReconcilerDeps;
   readonly #runner: BoundedRunner;
   readonly #identities: IdentityAllocator;
-  /** What the kernel holds, as this process wrote or found it. */
-  readonly #ipcache: Map<string, number>;
-  readonly #policies = new Map<number, ProgrammedPolicy & { readonly key: string }>();
+  readonly #view = new IdentityView();
+  /** The entries that this process wrote, each with a reference in the allocator. */
+  readonly #held = new Map<string, IdentityId>();
+  /** What the kernel holds, when that may differ from `#held`: before the first run, and after a failure. */
+  #found: ReadonlyMap<string, number> | undefined;
+  readonly #policies = new Map<number, Written>();
   readonly #failures = new Map<number, unknown>();
   readonly #told = new Set<string>();
-  /** References held in the allocator: the identities of the last ipcache computed. */
-  #held: ReadonlyMap<string, IdentityId> = new Map();
-  #computedFor = '';
-  #view: { readonly revision: number; readonly view: IdentityView } | undefined;
+  /** What the prefixes in use were computed from. */
+  #prefixesFor: PrefixesInput | undefined;
   /** Why the last run ended before it reached every endpoint. */
   #runFailure: unknown;
   #lastFailure: string | undefined;
@@ -107,10 +106,12 @@ export class PolicyReconciler {
   constructor(deps: PolicyReconcilerDeps) {
     this.#deps = deps;
     this.#compiler = new PodPolicyCompiler(this.ruleIds, deps.enforcement);
-    this.#ipcache = new Map(deps.maps.ipcache());
+    this.#found = deps.maps.ipcache();
     this.#identities = new IdentityAllocator({
       nowMs: () => deps.clock.monotonicMs(),
-      firstNumber: firstFreeNumber(this.#ipcache.values()),
+      firstNumber: firstFreeNumber(this.#found.values()),
+      onAdded: (id, descriptor) => this.#view.add(id, descriptor),
+      onRemoved: (id) => this.#view.remove(id),
     });
     for (const record of deps.endpoints()) this.#adopt(record.endpointId);
     this.#runner = new BoundedRunner({
@@ -207,62 +208,75 @@ export class PolicyReconciler {
     });
   }
 
-  /** Steps 1 and 2. A failure leaves the allocator as it was; the next run computes everything again. */
-  #moveAddresses(local: readonly (readonly [EndpointRecord, Pod])[]): void {
-    const { inputs, wanted } = this.#wantedIpcache(local);
+  /** Steps 1 and 2. After a failure the allocator is as it was, and the next run compares everything. */
+  #moveAddresses(local: readonly LocalPod[]): void {
+    this.#updateInputs(local);
+    const moves: Move[] = [];
     try {
-      const change = diffIpcache(this.#ipcache, wanted);
+      const created = this.#plan(moves);
+      const change = ipcacheChange(moves);
       if (change.upsert.length + change.remove.length > 0) {
-        this.#widenPolicies(local, newIdentities(this.#ipcache, wanted));
+        this.#widenPolicies(local, created);
         this.#deps.maps.updateIpcache(change);
-        replaceContent(this.#ipcache, wanted);
       }
     } catch (error) {
-      if (wanted !== this.#held) this.#releaseAll(wanted);
-      replaceContent(this.#ipcache, this.#deps.maps.ipcache());
+      for (const { to } of moves) if (to !== undefined) this.#identities.release(to);
+      // The changes were taken from the table, and the kernel may have some of them.
+      this.#found = this.#deps.maps.ipcache();
       throw error;
     }
-    if (wanted === this.#held) return;
-    const before = this.#held;
-    this.#held = wanted;
-    this.#computedFor = inputs;
-    this.#releaseAll(before);
+    this.#found = undefined;
+    for (const { text, to } of moves) {
+      const before = this.#held.get(text);
+      if (to === undefined) this.#held.delete(text);
+      else this.#held.set(text, to);
+      if (before !== undefined) this.#identities.release(before);
+    }
+  }
+
+  /** Which of the entries that may have changed go where, with a reference for each new identity. Answers the identities made. */
+  #plan(moves: Move[]): Set<number> {
+    const { addresses } = this.#deps.cluster;
+    const changed = addresses.takeChanged();
+    const texts =
+      this.#found === undefined
+        ? changed
+        : new Set([...addresses.texts(), ...this.#found.keys(), ...this.#held.keys()]);
+    const created = new Set<number>();
+    // The order decides which identity gets which number: it must not depend on that of the events.
+    for (const text of [...texts].sort()) {
+      const descriptor = addresses.get(text);
+      const known = this.#identities.size;
+      const to = descriptor && this.#identities.acquire(descriptor);
+      if (descriptor !== undefined && to === undefined) throw outOfIdentities();
+      if (to !== undefined && this.#identities.size > known) created.add(to);
+      moves.push({ text, from: (this.#found ?? this.#held).get(text), to });
+    }
+    return created;
+  }
+
+  /** What is known on this node only: which prefixes its policies name, and the addresses of its pods. */
+  #updateInputs(local: readonly LocalPod[]): void {
+    const { addresses, policyIndex } = this.#deps.cluster;
+    addresses.setOwnAddresses(local.map(([{ pod, ips }]) => ({ ...pod, ips })));
+    const namespaces = new Set(local.map(([record]) => record.pod.namespace));
+    const input = { policyIndex, revision: policyIndex.revision, namespaces: [...namespaces].sort().join(' ') };
+    const before = this.#prefixesFor;
+    const same = before?.policyIndex === policyIndex && before.revision === input.revision;
+    if (same && before.namespaces === input.namespaces) return;
+    addresses.setPrefixes(policyIndex.prefixes(namespaces));
+    this.#prefixesFor = input;
   }
 
   /** Endpoints whose pod is known. Without its pod, as after a forced deletion, an endpoint keeps what it has. */
-  #localPods(): (readonly [EndpointRecord, Pod])[] {
+  #localPods(): LocalPod[] {
     return this.#deps.endpoints().flatMap((record) => {
       const pod = this.#deps.cluster.podOf(record.pod);
       return pod === undefined ? [] : [[record, pod] as const];
     });
   }
 
-  /** Holds a reference for each address in `wanted`, unless it is the map that is held already. */
-  #wantedIpcache(local: readonly (readonly [EndpointRecord, Pod])[]): {
-    readonly inputs: string;
-    readonly wanted: ReadonlyMap<string, IdentityId>;
-  } {
-    const { cluster, nodeName } = this.#deps;
-    const prefixes = cluster.policyIndex.prefixes(new Set(local.map(([record]) => record.pod.namespace)));
-    const ownAddresses = local.map(([record]) => [record.pod.uid, record.ips]);
-    const inputs = JSON.stringify([cluster.addressRevision, prefixes, ownAddresses]);
-    if (inputs === this.#computedFor) return { inputs, wanted: this.#held };
-    const pods = withLocalAddresses(cluster.pods.list(), local);
-    const objects = { pods, nodes: cluster.nodes.list(), namespaces: cluster.namespaces.list() };
-    const descriptors = computeIpcache({ ...objects, nodeName, prefixes }, this.#described);
-    const wanted = new Map<string, IdentityId>();
-    for (const [prefix, descriptor] of descriptors) {
-      const id = this.#identities.acquire(descriptor);
-      if (id === undefined) {
-        this.#releaseAll(wanted);
-        throw outOfIdentities();
-      }
-      wanted.set(prefix, id);
-    }
-    return { inputs, wanted };
-  }
-
-  #widenPolicies(local: readonly (readonly [EndpointRecord, Pod])[], unmapped: ReadonlySet<number>): void {
+  #widenPolicies(local: readonly LocalPod[], unmapped: ReadonlySet<number>): void {
     for (const [{ endpointId }, pod] of local) {
       const current = this.#policies.get(endpointId);
       if (current === undefined) continue; // drops everything until step 3
@@ -272,29 +286,23 @@ export class PolicyReconciler {
   }
 
   #compile(pod: Pod, final: boolean): EndpointPolicy {
-    const revision = this.#identities.revision;
-    if (this.#view?.revision !== revision)
-      this.#view = { revision, view: new IdentityView(this.#identities.entries()) };
-    const policy = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view.view);
+    const policy = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view);
     if (final) for (const diagnostic of policy.diagnostics) this.#tell(diagnostic);
     return policy;
   }
 
   #write(endpointId: number, { isolated, entries, audit = false }: ProgrammedPolicy): void {
-    const key = JSON.stringify([isolated, audit, entries]);
-    if (this.#policies.get(endpointId)?.key === key) return;
+    const policy = { isolated, entries, audit };
+    const written = this.#policies.get(endpointId);
+    if (written?.ours === true && samePolicy(written, policy)) return;
     try {
-      this.#deps.maps.setPolicy(endpointId, { isolated, entries, audit });
-      this.#policies.set(endpointId, { isolated, entries, audit, key });
+      this.#deps.maps.setPolicy(endpointId, policy);
+      this.#policies.set(endpointId, { ...policy, ours: true });
     } catch (error) {
       // Unknown now: the next run writes it again.
       this.#policies.delete(endpointId);
       this.#failures.set(endpointId, error);
     }
-  }
-
-  #releaseAll(ipcache: ReadonlyMap<string, IdentityId>): void {
-    for (const id of ipcache.values()) this.#identities.release(id);
   }
 
   #forgetGone(): void {
@@ -304,7 +312,7 @@ export class PolicyReconciler {
 
   #adopt(endpointId: number): void {
     const policy = this.#deps.maps.policy(endpointId);
-    if (policy !== undefined) this.#policies.set(endpointId, { ...policy, key: '' });
+    if (policy !== undefined) this.#policies.set(endpointId, { ...policy, ours: false });
   }
 
   #tell(diagnostic: Diagnostic): void {
@@ -316,43 +324,62 @@ export class PolicyReconciler {
   }
 }
 
-/** A pod's status shows its addresses only after ADD; the record knows them at once. */
-function* withLocalAddresses(all: readonly Pod[], local: readonly (readonly [EndpointRecord, Pod])[]): Iterable<Pod> {
-  const ips = new Map<string, string[]>();
-  for (const [record] of local) ips.set(record.pod.uid, [...(ips.get(record.pod.uid) ?? []), ...record.ips]);
-  for (const pod of all) {
-    const own = ips.get(pod.metadata?.uid ?? '');
-    yield own === undefined
-      ? pod
-      : { ...pod, status: { ...pod.status, podIP: undefined, podIPs: own.map((ip) => ({ ip })) } };
-  }
+type LocalPod = readonly [EndpointRecord, Pod];
+
+interface Written extends ProgrammedPolicy {
+  /** By this process; what was found is written once more. */
+  readonly ours: boolean;
+}
+
+interface PrefixesInput {
+  readonly policyIndex: PolicyIndex;
+  readonly revision: number;
+  readonly namespaces: string;
+}
+
+/** One entry of the ipcache: what the kernel has and what it is to have. */
+interface Move {
+  readonly text: string;
+  readonly from: number | undefined;
+  readonly to: IdentityId | undefined;
 }
 
 /**
  * Entries are written one after the other, so the order counts: the longest prefixes are added first and removed last. A
  * shorter one added before them would for a moment answer for addresses that it is not to answer for.
  */
-function diffIpcache(
-  current: ReadonlyMap<string, number>,
-  wanted: ReadonlyMap<string, number>,
-): { upsert: [IpPrefix, number][]; remove: IpPrefix[] } {
+function ipcacheChange(moves: readonly Move[]): { upsert: [IpPrefix, number][]; remove: IpPrefix[] } {
   const upsert: [IpPrefix, number][] = [];
   const remove: IpPrefix[] = [];
-  for (const [text, id] of wanted) if (current.get(text) !== id) upsert.push([prefixOf(text), id]);
-  for (const text of current.keys()) if (!wanted.has(text)) remove.push(prefixOf(text));
+  for (const { text, from, to } of moves) {
+    if (to === from) continue;
+    if (to === undefined) remove.push(prefixOf(text));
+    else upsert.push([prefixOf(text), to]);
+  }
   upsert.sort(([a], [b]) => b.prefixLen - a.prefixLen);
   remove.sort((a, b) => a.prefixLen - b.prefixLen);
   return { upsert, remove };
 }
 
-function newIdentities(current: ReadonlyMap<string, number>, wanted: ReadonlyMap<string, number>): Set<number> {
-  const mapped = new Set(current.values());
-  return new Set([...wanted.values()].filter((id) => !mapped.has(id)));
+/** Entries are sorted, so equal policies are equal item by item. */
+function samePolicy(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
+  if ((a.audit === true) !== (b.audit === true)) return false;
+  if (a.isolated.ingress !== b.isolated.ingress || a.isolated.egress !== b.isolated.egress) return false;
+  if (a.entries === b.entries) return true;
+  return a.entries.length === b.entries.length && a.entries.every((entry, i) => sameEntry(entry, b.entries[i]));
 }
 
-function replaceContent(map: Map<string, number>, content: ReadonlyMap<string, number>): void {
-  map.clear();
-  for (const [key, value] of content) map.set(key, value);
+function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
+  return (
+    a === b ||
+    (b !== undefined &&
+      a.identity === b.identity &&
+      a.direction === b.direction &&
+      a.protocol === b.protocol &&
+      a.port === b.port &&
+      a.portPrefixLen === b.portPrefixLen &&
+      a.ruleId === b.ruleId)
+  );
 }
 
 function prefixOf(text: string): IpPrefix {

@@ -16,11 +16,11 @@ import { matchesSelector, type Labels } from '../core/labels.ts';
 import type { Diagnostic } from './diagnostics.ts';
 import { anyIdentity, type IdentityId, type NamedPort } from './identity.ts';
 import { namedPortsOf } from './ipcache.ts';
-import type { Direction, PolicyNode, RuleNode } from './node.ts';
+import type { Direction, PeerNode, PolicyNode, RuleNode } from './node.ts';
 import type { PolicyIndex } from './policy-index.ts';
 import { everyPort, resolvePort, type PortMatch, type PortNode } from './port.ts';
 import { hostRule, type RuleIds } from './rule-id.ts';
-import type { IdentityView } from './select.ts';
+import type { Identities, IdentityView } from './select.ts';
 
 /** The pod that is protected. HostNetwork pods are the node and have no policy. */
 export interface PolicyEndpoint {
@@ -62,7 +62,7 @@ export function endpointOfPod(pod: Pod): PolicyEndpoint {
 export function compileEndpointPolicy(
   endpoint: PolicyEndpoint,
   policies: PolicyIndex,
-  identities: IdentityView,
+  identities: Identities,
   ruleIds: RuleIds,
   enforcement: EnforcementMode = 'default',
 ): EndpointPolicy {
@@ -96,14 +96,11 @@ export function policiesOf(endpoint: PolicyEndpoint, policies: PolicyIndex): Pol
 }
 
 /**
- * The same, for pods one by one, and only when something they depend on has changed: an unchanged pod, namespace
- * and view give the very object that was given before. After a change in one namespace the others cost nothing.
+ * The same, for pods one by one, and only when something they depend on has changed: with the same pod, the same policies
+ * in its namespace and the same answers about identities as before, it gives the very object that was given before.
  */
 export class PodPolicyCompiler {
-  readonly #known = new WeakMap<
-    Pod,
-    { readonly policies: readonly PolicyNode[]; readonly view: IdentityView; readonly result: EndpointPolicy }
-  >();
+  readonly #known = new WeakMap<Pod, Compiled>();
   readonly #ruleIds: RuleIds;
   readonly #enforcement: EnforcementMode;
 
@@ -113,13 +110,68 @@ export class PodPolicyCompiler {
   }
 
   compile(pod: Pod, index: PolicyIndex, view: IdentityView): EndpointPolicy {
-    const endpoint = endpointOfPod(pod);
-    const policies = index.inNamespace(endpoint.namespace);
+    const policies = index.inNamespace(pod.metadata?.namespace ?? '');
     const known = this.#known.get(pod);
-    if (known?.policies === policies && known.view === view) return known.result;
-    const result = compileEndpointPolicy(endpoint, index, view, this.#ruleIds, this.#enforcement);
-    this.#known.set(pod, { policies, view, result });
+    if (known?.policies === policies && isCurrent(known, view)) return known.result;
+    const recorder = new Recorder(view);
+    const result = compileEndpointPolicy(endpointOfPod(pod), index, recorder, this.#ruleIds, this.#enforcement);
+    this.#known.set(pod, { policies, view, revision: view.revision, answers: recorder.answers, result });
     return result;
+  }
+}
+
+interface Compiled {
+  readonly policies: readonly PolicyNode[];
+  readonly view: IdentityView;
+  /** The view's, when the answers were last compared. */
+  revision: number;
+  readonly answers: readonly Answer[];
+  readonly result: EndpointPolicy;
+}
+
+/** A question that the compiler asked, and what it was told. */
+interface Answer {
+  readonly ask: (identities: Identities) => readonly IdentityId[];
+  readonly told: readonly IdentityId[];
+}
+
+function isCurrent(known: Compiled, view: IdentityView): boolean {
+  if (known.view !== view) return false;
+  if (known.revision === view.revision) return true;
+  if (!known.answers.every(({ ask, told }) => ask(view) === told)) return false;
+  known.revision = view.revision;
+  return true;
+}
+
+/** Passes questions on and keeps the answers. Named ports need not be kept: a number never changes its meaning. */
+class Recorder implements Identities {
+  readonly answers: Answer[] = [];
+  readonly #identities: Identities;
+
+  constructor(identities: Identities) {
+    this.#identities = identities;
+  }
+
+  get hosts(): readonly IdentityId[] {
+    return this.#record((identities) => identities.hosts);
+  }
+
+  get pods(): readonly IdentityId[] {
+    return this.#record((identities) => identities.pods);
+  }
+
+  select(peer: PeerNode): readonly IdentityId[] {
+    return this.#record((identities) => identities.select(peer));
+  }
+
+  namedPorts(id: IdentityId): readonly NamedPort[] {
+    return this.#identities.namedPorts(id);
+  }
+
+  #record(ask: Answer['ask']): readonly IdentityId[] {
+    const told = ask(this.#identities);
+    this.answers.push({ ask, told });
+    return told;
   }
 }
 
@@ -127,7 +179,7 @@ export class PodPolicyCompiler {
  * The node reaches its pods whatever the policy says. The datapath knows the plain host identity; the node's
  * addresses have another one as soon as an ipBlock contains them.
  */
-function addHostEntries(entries: EntrySet, identities: IdentityView): void {
+function addHostEntries(entries: EntrySet, identities: Identities): void {
   for (const identity of identities.hosts) entries.add('ingress', identity, everyPort, hostRule);
 }
 
@@ -137,7 +189,7 @@ function addRule(
   rule: RuleNode,
   ruleId: number,
   endpoint: PolicyEndpoint,
-  identities: IdentityView,
+  identities: Identities,
 ): string[] {
   const peers = rule.peers === undefined ? [anyIdentity] : union(rule.peers.map((peer) => identities.select(peer)));
   if (rule.ports === undefined) {
@@ -165,7 +217,7 @@ function destinationsOf(
   rule: RuleNode,
   peers: readonly IdentityId[],
   endpoint: PolicyEndpoint,
-  identities: IdentityView,
+  identities: Identities,
 ): (readonly [IdentityId, readonly PortMatch[]])[] {
   if (port.kind !== 'named' || rule.direction === 'ingress') {
     const matches = resolvePort(port, endpoint.namedPorts);
@@ -194,11 +246,13 @@ function union(lists: readonly (readonly IdentityId[])[]): readonly IdentityId[]
 
 /** Entries by what they match; of two rules that allow the same, the first is named. */
 class EntrySet {
-  readonly #entries = new Map<string, PolicyEntry>();
+  readonly #entries = new Map<number, PolicyEntry>();
 
   add(direction: Direction, identity: IdentityId, match: PortMatch, ruleId: number): void {
     const { protocol, port, portPrefixLen } = match;
-    const key = `${direction} ${identity} ${protocol} ${port} ${portPrefixLen}`;
+    // 1 + 24 + 8 + 17 bits: a port prefix is its bits, then a one, then zeros.
+    const ports = (port << 1) | (1 << (16 - portPrefixLen));
+    const key = (((direction === 'ingress' ? 0 : 2 ** 24) + identity) * 2 ** 8 + protocol) * 2 ** 17 + ports;
     if (this.#entries.has(key)) return;
     this.#entries.set(key, { direction, identity, protocol, port, portPrefixLen, ruleId, action: 'allow' });
   }

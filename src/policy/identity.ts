@@ -65,6 +65,9 @@ export interface IdentityAllocatorOptions {
   readonly reuseDelayMs?: number;
   /** The first number given out: after a restart, one above all that the kernel still holds. */
   readonly firstNumber?: number;
+  /** Told of every class that gets a number, the reserved ones included, and of every number that is given back. */
+  readonly onAdded?: (id: IdentityId, descriptor: IdentityDescriptor) => void;
+  readonly onRemoved?: (id: IdentityId) => void;
 }
 
 interface Allocation {
@@ -75,6 +78,7 @@ interface Allocation {
 
 /** Gives each class of addresses its number and counts its users. A descriptor must not change once it was given. */
 export class IdentityAllocator {
+  readonly #options: IdentityAllocatorOptions;
   readonly #nowMs: () => number;
   readonly #reuseDelayMs: number;
   readonly #byKey = new Map<string, Allocation>();
@@ -86,6 +90,7 @@ export class IdentityAllocator {
   #revision = 0;
 
   constructor(options: IdentityAllocatorOptions) {
+    this.#options = options;
     this.#nowMs = options.nowMs;
     this.#reuseDelayMs = options.reuseDelayMs ?? 60_000;
     this.#next = Math.max(firstAllocatedIdentity, options.firstNumber ?? 0);
@@ -128,6 +133,7 @@ export class IdentityAllocator {
     this.#byKey.delete(this.#keyOf(allocation.descriptor));
     this.#free.push({ id, sinceMs: this.#nowMs() });
     this.#revision++;
+    this.#options.onRemoved?.(id);
   }
 
   /** The descriptor behind a number. */
@@ -144,6 +150,7 @@ export class IdentityAllocator {
     this.#byKey.set(this.#keyOf(allocation.descriptor), allocation);
     this.#byId.set(allocation.id, allocation);
     this.#revision++;
+    this.#options.onAdded?.(allocation.id, allocation.descriptor);
   }
 
   #keyOf(descriptor: IdentityDescriptor): string {

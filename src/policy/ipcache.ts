@@ -30,20 +30,16 @@ export interface IpcacheInput {
   readonly prefixes: Iterable<string>;
 }
 
-/** Prefix in canonical text → descriptor, sorted by text. With a memo, descriptors of unchanged pods are the same objects. */
-export function computeIpcache(
-  input: IpcacheInput,
-  memo: IpcacheMemo = new IpcacheMemo(),
-): Map<string, IdentityDescriptor> {
+/** Prefix in canonical text → descriptor, sorted by text. The agent keeps the same up to date piece by piece: IpcacheTable. */
+export function computeIpcache(input: IpcacheInput): Map<string, IdentityDescriptor> {
   const prefixes = new PrefixSet(input.prefixes);
   const namespaces = new Map([...input.namespaces].map((namespace) => [namespace.metadata?.name ?? '', namespace]));
   const entries = new Map<string, IdentityDescriptor>();
-  for (const prefix of prefixes)
-    entries.set(formatPrefix(prefix), { kind: 'world', prefixes: prefixes.containing(prefix) });
+  for (const [text, prefix] of prefixes) entries.set(text, { kind: 'world', prefixes: prefixes.containing(prefix) });
   const owners = new Map<string, Pod>();
   for (const pod of input.pods) {
     const namespace = namespaces.get(pod.metadata?.namespace ?? '');
-    for (const [text, descriptor] of memo.describe(pod, namespace, prefixes)) {
+    for (const [text, descriptor] of describePodAddresses(pod, namespace, prefixes)) {
       const owner = owners.get(text);
       if (owner !== undefined && newestLast(owner, pod) > 0) continue;
       owners.set(text, pod);
@@ -55,6 +51,7 @@ export function computeIpcache(
     const kind = node.metadata?.name === input.nodeName ? 'host' : 'node';
     for (const ip of nodeAddresses(node)) {
       const prefix = ipToPrefix(ip);
+      if (kind === 'node' && entries.get(formatPrefix(prefix))?.kind === 'host') continue;
       entries.set(formatPrefix(prefix), { kind, prefixes: prefixes.containing(prefix) });
     }
   }
@@ -62,28 +59,15 @@ export function computeIpcache(
   return new Map([...entries.keys()].sort().map((text) => [text, entries.get(text) as IdentityDescriptor]));
 }
 
-type PodEntries = readonly (readonly [string, IdentityDescriptor])[];
-
-interface Remembered {
-  readonly namespace: Namespace | undefined;
-  readonly prefixesKey: string;
-  readonly entries: PodEntries;
-}
-
-/** What was computed for a pod object, as long as that object lives: informers replace objects, they never change them. */
-export class IpcacheMemo {
-  readonly #pods = new WeakMap<Pod, Remembered>();
-
-  describe(pod: Pod, namespace: Namespace | undefined, prefixes: PrefixSet): PodEntries {
-    const known = this.#pods.get(pod);
-    if (known?.namespace === namespace && known?.prefixesKey === prefixes.key) return known.entries;
-    const entries = podAddresses(pod).map((ip) => {
-      const prefix = ipToPrefix(ip);
-      return [formatPrefix(prefix), describePod(pod, namespace, prefixes.containing(prefix))] as const;
-    });
-    this.#pods.set(pod, { namespace, prefixesKey: prefixes.key, entries });
-    return entries;
-  }
+function describePodAddresses(
+  pod: Pod,
+  namespace: Namespace | undefined,
+  prefixes: PrefixSet,
+): (readonly [string, IdentityDescriptor])[] {
+  return podAddresses(pod).map((ip) => {
+    const prefix = ipToPrefix(ip);
+    return [formatPrefix(prefix), describePod(pod, namespace, prefixes.containing(prefix))] as const;
+  });
 }
 
 /**
@@ -141,27 +125,30 @@ export function namedPortsOf(pod: Pod): NamedPort[] {
 
 /** Prefixes, asked which of them contain another: one look-up per distinct length. */
 export class PrefixSet {
-  /** Equal for equal sets. */
-  readonly key: string;
+  /** canonical text → prefix */
   readonly #prefixes = new Map<string, IpPrefix>();
   /** family → length → network bits → text */
-  readonly #byLength = new Map<IpFamily, Map<number, Map<bigint, string>>>();
+  readonly #byLength = new Map<IpFamily, Map<number, Map<NetworkBits, string>>>();
 
   /** Texts that are no prefix are left out. */
   constructor(texts: Iterable<string>) {
     for (const text of texts) {
       const prefix = parsePrefix(text);
-      if (prefix !== undefined) this.#add(prefix);
+      if (prefix !== undefined) this.add(prefix);
     }
-    this.key = [...this.#prefixes.keys()].sort().join(' ');
   }
 
   get size(): number {
     return this.#prefixes.size;
   }
 
-  [Symbol.iterator](): IterableIterator<IpPrefix> {
-    return this.#prefixes.values();
+  /** By canonical text. */
+  get(text: string): IpPrefix | undefined {
+    return this.#prefixes.get(text);
+  }
+
+  [Symbol.iterator](): IterableIterator<[text: string, prefix: IpPrefix]> {
+    return this.#prefixes.entries();
   }
 
   /** Sorted texts of the members that contain all of `inner`. */
@@ -175,20 +162,43 @@ export class PrefixSet {
     return found.sort(compareText);
   }
 
-  #add(prefix: IpPrefix): void {
+  /** Whether a member contains all of `inner`. */
+  covers(inner: IpPrefix): boolean {
+    for (const [length, networks] of this.#byLength.get(inner.address.family) ?? []) {
+      if (length <= inner.prefixLen && networks.has(networkBits(inner.address, length))) return true;
+    }
+    return false;
+  }
+
+  add(prefix: IpPrefix): void {
     const text = formatPrefix(prefix);
     const { family } = prefix.address;
     this.#prefixes.set(text, prefix);
-    const lengths = this.#byLength.get(family) ?? new Map<number, Map<bigint, string>>();
+    const lengths = this.#byLength.get(family) ?? new Map<number, Map<NetworkBits, string>>();
     this.#byLength.set(family, lengths);
-    const networks = lengths.get(prefix.prefixLen) ?? new Map<bigint, string>();
+    const networks = lengths.get(prefix.prefixLen) ?? new Map<NetworkBits, string>();
     lengths.set(prefix.prefixLen, networks);
     networks.set(networkBits(prefix.address, prefix.prefixLen), text);
   }
+
+  /** By canonical text; what is no member is ignored. */
+  delete(text: string): void {
+    const prefix = this.#prefixes.get(text);
+    if (prefix === undefined) return;
+    this.#prefixes.delete(text);
+    const lengths = this.#byLength.get(prefix.address.family);
+    const networks = lengths?.get(prefix.prefixLen);
+    networks?.delete(networkBits(prefix.address, prefix.prefixLen));
+    if (networks?.size === 0) lengths?.delete(prefix.prefixLen);
+  }
 }
 
-function networkBits(address: IpAddress, length: number): bigint {
-  return address.value >> BigInt((address.family === 4 ? 32 : 128) - length);
+/** Of IPv4 a plain number: ten thousands of addresses are looked at when a prefix changes. */
+type NetworkBits = bigint | number;
+
+function networkBits(address: IpAddress, length: number): NetworkBits {
+  if (address.family === 4) return Math.floor(Number(address.value) / 2 ** (32 - length));
+  return address.value >> BigInt(128 - length);
 }
 
 /**
@@ -200,6 +210,8 @@ export function newestLast(a: Pod, b: Pod): number {
   return (
     leaving(a) - leaving(b) ||
     compareText(a.metadata?.creationTimestamp ?? '', b.metadata?.creationTimestamp ?? '') ||
-    compareText(a.metadata?.uid ?? '', b.metadata?.uid ?? '')
+    compareText(a.metadata?.uid ?? '', b.metadata?.uid ?? '') ||
+    compareText(a.metadata?.namespace ?? '', b.metadata?.namespace ?? '') ||
+    compareText(a.metadata?.name ?? '', b.metadata?.name ?? '')
   );
 }

@@ -11,9 +11,17 @@ export class PolicyIndex {
   readonly #namespaces = new Map<string, Map<string, LazyPolicy>>();
   /** namespace → its policies by name, made when asked for */
   readonly #sorted = new Map<string, readonly PolicyNode[]>();
+  /** namespace → the prefixes that its policies name, likewise */
+  readonly #prefixes = new Map<string, readonly string[]>();
+  #revision = 0;
 
   constructor(policies: Iterable<NetworkPolicy> = []) {
     for (const policy of policies) this.set(policy);
+  }
+
+  /** Grows with every change. */
+  get revision(): number {
+    return this.#revision;
   }
 
   /** Adds a policy or replaces the one of that name. */
@@ -21,14 +29,14 @@ export class PolicyIndex {
     const { namespace = '', name = '' } = policy.metadata ?? {};
     const policies = this.#namespaces.get(namespace) ?? new Map<string, LazyPolicy>();
     this.#namespaces.set(namespace, policies.set(name, new LazyPolicy(policy)));
-    this.#sorted.delete(namespace);
+    this.#changed(namespace);
   }
 
   delete(namespace: string, name: string): void {
     const policies = this.#namespaces.get(namespace);
     if (policies?.delete(name) !== true) return;
     if (policies.size === 0) this.#namespaces.delete(namespace);
-    this.#sorted.delete(namespace);
+    this.#changed(namespace);
   }
 
   get(namespace: string, name: string): PolicyNode | undefined {
@@ -48,9 +56,7 @@ export class PolicyIndex {
   /** The ipBlock prefixes that the policies of these namespaces name, sorted: what the ipcache must tell apart. */
   prefixes(namespaces: Iterable<string> = this.#namespaces.keys()): string[] {
     const texts = new Set<string>();
-    for (const namespace of namespaces) {
-      for (const policy of this.inNamespace(namespace)) for (const text of prefixesOf(policy)) texts.add(text);
-    }
+    for (const namespace of namespaces) for (const text of this.#prefixesIn(namespace)) texts.add(text);
     return [...texts].sort(compareText);
   }
 
@@ -58,6 +64,20 @@ export class PolicyIndex {
   diagnostics(): Diagnostic[] {
     const namespaces = [...this.#namespaces.keys()].sort(compareText);
     return namespaces.flatMap((namespace) => this.inNamespace(namespace).flatMap((policy) => policy.diagnostics));
+  }
+
+  #changed(namespace: string): void {
+    this.#revision++;
+    this.#sorted.delete(namespace);
+    this.#prefixes.delete(namespace);
+  }
+
+  #prefixesIn(namespace: string): readonly string[] {
+    const known = this.#prefixes.get(namespace);
+    if (known !== undefined) return known;
+    const texts = [...new Set(this.inNamespace(namespace).flatMap(prefixesOf))];
+    this.#prefixes.set(namespace, texts);
+    return texts;
   }
 }
 
