@@ -9,6 +9,7 @@ import type { MapLimits } from '../datapath/maps.ts';
 import { applyBandwidth, MIN_RATE_BPS, readBandwidth } from '../datapath/shaper.ts';
 import { ensureBpffs, isOnBpffs } from '../kernel/mount.ts';
 import type { IdentityId } from '../policy/identity.ts';
+import type { KernelView } from './api/sources.ts';
 import type { Shaper } from './bandwidth-reconciler.ts';
 import type { EndpointHooks } from './endpoint-datapath.ts';
 import type { DropCounter } from './metrics.ts';
@@ -20,6 +21,8 @@ export interface KernelParts extends Disposable {
   readonly hooks: EndpointHooks;
   readonly policyMaps: PolicyMaps;
   readonly shaper: Shaper;
+  /** To look at, for the agent's API. */
+  readonly view: KernelView;
   counters(): readonly DropCounter[];
 }
 
@@ -47,6 +50,7 @@ export function openKernelParts({ bpffsDir, mapSizes, endpointObjectPath, log }:
     hooks: hooksOf(datapath, bpffsDir),
     policyMaps: policyMapsOf(datapath),
     shaper: { apply: applyRates, read: readBandwidth },
+    view: viewOf(datapath),
     counters: () => datapath.counters(),
     [Symbol.dispose]: () => datapath.close(),
   };
@@ -79,12 +83,32 @@ function policyMapsOf(datapath: Datapath): PolicyMaps {
       const entries = datapath.policyEntries(endpointId);
       return {
         isolated: state.isolated,
+        audit: state.audit,
         entries: entries.map((entry) => ({ ...entry, identity: entry.identity as IdentityId })),
       };
     },
     updateIpcache: (change) => datapath.updateIpcache(change),
-    ipcache: () => new Map(datapath.ipcache().map(([prefix, identity]) => [formatPrefix(prefix), identity])),
+    ipcache: () => ipcacheOf(datapath),
   };
+}
+
+function viewOf(datapath: Datapath): KernelView {
+  return {
+    endpoints: () => datapath.endpoints(),
+    policyEntries: (endpointId) => datapath.policyEntries(endpointId),
+    counters: () => datapath.counters(),
+    ruleCounters: () => datapath.ruleCounters(),
+    mapUsage: () => datapath.mapUsage(),
+    readEvents: (max) => datapath.readEvents(max),
+    setEventKinds: (kinds) => datapath.setEventKinds(kinds),
+    lostEvents: () => datapath.lostEvents(),
+    ipcache: () => ipcacheOf(datapath),
+    connections: (max) => datapath.connections(max),
+  };
+}
+
+function ipcacheOf(datapath: Datapath): Map<string, number> {
+  return new Map(datapath.ipcache().map(([prefix, identity]) => [formatPrefix(prefix), identity]));
 }
 
 /** Kubernetes lets 1 kbit/s pass; what the kernel's shapers cannot hold is told as the pod's fault, not as ours. */

@@ -6,13 +6,14 @@
  * cannot be written is logged: the work it tells of must not wait for it.
  */
 
+import { createHash } from 'node:crypto';
 import type { Event, KubeObject, ObjectReference } from '../api/kubernetes.ts';
 import { apiVersionOf, events, type GroupVersionResource } from '../api/resources.ts';
 import type { Clock } from '../core/clock.ts';
 import { formatErrorChain } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from './client.ts';
-import { isNotFound } from './error.ts';
+import { isAlreadyExists, isNotFound } from './error.ts';
 import { kubeLimits } from './limits.ts';
 
 export interface EventRecorderOptions {
@@ -33,6 +34,8 @@ export interface EventNote {
   /** CamelCase, for machines: "FailedCreatePodSandBox". */
   readonly reason: string;
   readonly message: string;
+  /** Every node would say the same of the object: they write one event together, not one each. */
+  readonly shared?: boolean;
 }
 
 interface Series {
@@ -113,9 +116,11 @@ export class EventRecorder {
   }
 
   async #write(series: Series): Promise<void> {
-    const { client, clock } = this.#options;
+    const { client } = this.#options;
     const namespace = namespaceFor(series.note.about);
-    const counted = { count: series.count, lastTimestamp: timestamp(series.lastMs) };
+    const seen = { lastTimestamp: timestamp(series.lastMs) };
+    // How often all nodes together have seen it, nobody counts.
+    const counted = series.note.shared === true ? seen : { ...seen, count: series.count };
     if (series.name !== undefined) {
       try {
         await client.patch(events, { namespace, name: series.name }, { type: 'merge', body: counted });
@@ -127,17 +132,30 @@ export class EventRecorder {
         series.firstMs = series.lastMs;
       }
     }
-    const suffix = `${clock.nowMs().toString(16)}${Math.floor(this.#random() * 0x1_0000)
-      .toString(16)
-      .padStart(4, '0')}`;
-    const name = `${series.note.about.name ?? 'unknown'}.${suffix}`;
-    await client.create<Event>(events, this.#event(series, namespace, name));
+    const name = `${series.note.about.name ?? 'unknown'}.${this.#suffix(series.note)}`;
+    try {
+      await client.create<Event>(events, this.#event(series, namespace, name));
+    } catch (error) {
+      if (series.note.shared !== true || !isAlreadyExists(error)) throw error;
+      await client.patch(events, { namespace, name }, { type: 'merge', body: seen });
+    }
     series.name = name;
   }
 
+  /** Of a shared event: the same on every node. */
+  #suffix({ about, type, reason, message, shared }: EventNote): string {
+    if (shared === true) {
+      const text = JSON.stringify([about.kind, about.uid, type, reason, message]);
+      return createHash('sha256').update(text).digest('hex').slice(0, 16);
+    }
+    const random = Math.floor(this.#random() * 0x1_0000);
+    return `${this.#options.clock.nowMs().toString(16)}${random.toString(16).padStart(4, '0')}`;
+  }
+
   #event(series: Series, namespace: string, name: string): Event {
-    const { component, host } = this.#options;
-    const { about, type, reason, message } = series.note;
+    const { component } = this.#options;
+    const { about, type, reason, message, shared } = series.note;
+    const host = shared === true ? undefined : this.#options.host;
     return {
       metadata: { namespace, name },
       involvedObject: about,
