@@ -56,7 +56,9 @@ function selects(policy: NetworkPolicy, pod: Pod): boolean {
 
 function isolates(policy: NetworkPolicy, direction: 'ingress' | 'egress'): boolean {
   const types = policy.spec?.policyTypes ?? [];
-  if (types.length > 0) return types.includes(direction === 'ingress' ? 'Ingress' : 'Egress');
+  if (types.includes(direction === 'ingress' ? 'Ingress' : 'Egress')) return true;
+  // With types that all say something, what they do not name is not isolated. Otherwise the defaults hold.
+  if (types.length > 0 && types.every((type) => type === 'Ingress' || type === 'Egress')) return false;
   return direction === 'ingress' || (policy.spec?.egress ?? []).length > 0;
 }
 

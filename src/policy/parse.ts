@@ -34,16 +34,25 @@ export function parsePolicy(policy: NetworkPolicy): PolicyNode {
   });
 }
 
-/** Without policyTypes: Ingress always, Egress if there are egress rules (NetworkPolicySpec.policyTypes). */
+/**
+ * Without policyTypes: Ingress always, Egress if there are egress rules (NetworkPolicySpec.policyTypes). With a type that
+ * is not understood the same holds besides the types that are: what it was to close must not stay open.
+ */
 function isolatedDirections(spec: NetworkPolicySpec, sink: DiagnosticSink): { ingress: boolean; egress: boolean } {
   const types = spec.policyTypes ?? [];
   for (const [index, type] of types.entries()) {
-    if (type === 'Ingress' || type === 'Egress') continue;
-    const message = `"${type}" is not a policy type and is ignored`;
+    if (isPolicyType(type)) continue;
+    const message = `"${type}" is not a policy type; directions are isolated as without types`;
     sink.error('unknown_policy_type', `spec.policyTypes[${index}]`, message, 'use Ingress and Egress');
   }
-  if (types.length === 0) return { ingress: true, egress: (spec.egress ?? []).length > 0 };
-  return { ingress: types.includes('Ingress'), egress: types.includes('Egress') };
+  if (types.length > 0 && types.every(isPolicyType)) {
+    return { ingress: types.includes('Ingress'), egress: types.includes('Egress') };
+  }
+  return { ingress: true, egress: types.includes('Egress') || (spec.egress ?? []).length > 0 };
+}
+
+function isPolicyType(type: string): boolean {
+  return type === 'Ingress' || type === 'Egress';
 }
 
 function parseRule(

@@ -128,7 +128,9 @@ const policyPorts = maybe(fc.array(port, { maxLength: 3 }));
 const spec = fc.record(
   {
     podSelector: anySelector,
-    policyTypes: fc.uniqueArray(fc.constantFrom('Ingress', 'Egress'), { maxLength: 2 }),
+    policyTypes: fc.uniqueArray(mostly(fc.constantFrom('Ingress', 'Egress'), fc.constant('Sideways')), {
+      maxLength: 2,
+    }),
     ingress: fc.array(fc.record({ from: peers, ports: policyPorts }), { maxLength: 3 }),
     egress: fc.array(fc.record({ to: peers, ports: policyPorts }), { maxLength: 3 }),
   },

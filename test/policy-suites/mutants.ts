@@ -55,14 +55,14 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'without policyTypes egress is always isolated',
     file: 'policy/parse.ts',
-    replace: 'return { ingress: true, egress: (spec.egress ?? []).length > 0 };',
+    replace: "return { ingress: true, egress: types.includes('Egress') || (spec.egress ?? []).length > 0 };",
     by: 'return { ingress: true, egress: true };',
   },
   {
     name: 'without policyTypes ingress is isolated only with ingress rules',
     file: 'policy/parse.ts',
-    replace: 'return { ingress: true, egress: (spec.egress ?? []).length > 0 };',
-    by: 'return { ingress: (spec.ingress ?? []).length > 0, egress: (spec.egress ?? []).length > 0 };',
+    replace: 'return { ingress: true, egress: types',
+    by: 'return { ingress: (spec.ingress ?? []).length > 0, egress: types',
   },
   {
     name: 'policy types are swapped',
