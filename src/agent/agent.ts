@@ -7,7 +7,9 @@
  * stays in force until the next agent takes over.
  */
 import { mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
+import type { EnforcementMode } from '../api/agent-api.ts';
 import { apiVersionOf, networkPolicies, pods } from '../api/resources.ts';
 import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import type { PluginTable } from '../cni/invoke.ts';
@@ -22,6 +24,8 @@ import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import type { KubeConfig } from '../kube/config.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
 import { PodAdoption, type AdoptionMode } from './adoption.ts';
+import { listenAgentApi } from './api/socket.ts';
+import { createAgentTools } from './api/tools.ts';
 import { BandwidthReconciler } from './bandwidth-reconciler.ts';
 import { ClusterView, type PodRef } from './cluster-view.ts';
 import { CniServer } from './cni-server.ts';
@@ -35,6 +39,7 @@ import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts
 import { agentLimits } from './limits.ts';
 import { AgentMetrics } from './metrics.ts';
 import { PeriodicTask } from './periodic-task.ts';
+import { PolicyAudit } from './policy-audit.ts';
 import { PolicyReconciler } from './policy-reconciler.ts';
 
 export interface AgentOptions {
@@ -46,6 +51,10 @@ export interface AgentOptions {
   /** Directory for endpoint records; made if absent. */
   readonly stateDir: string;
   readonly cniSocketPath: string;
+  /** Socket of the API for tools; default: agent.sock beside the CNI socket. */
+  readonly agentSocketPath?: string | undefined;
+  /** When pods are isolated; default: when a policy selects them. */
+  readonly policyEnforcement?: EnforcementMode | undefined;
   /** "127.0.0.1:9879"; absent: no HTTP. */
   readonly healthAddress?: string | undefined;
   /** Namespace of attachments that are named without one. */
@@ -122,6 +131,8 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
     onAnswered: parts.onAnswered,
   });
   undo.push(() => cni.stop());
+  await listenAgentApi(parts.api, options.agentSocketPath ?? join(dirname(options.cniSocketPath), 'agent.sock'));
+  undo.push(() => parts.api.close());
   return health?.url;
 }
 
@@ -132,6 +143,7 @@ interface Parts {
   readonly events: EventRecorder;
   readonly tasks: readonly PeriodicTask[];
   readonly health: FastifyInstance;
+  readonly api: FastifyInstance;
   readonly plugins: PluginTable;
   readonly onAnswered: OnAnswered;
 }
@@ -148,7 +160,14 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     informerSynced: () => cluster.informerSynced(),
   });
   const common = { cluster, store, kernel, events, metrics, clock, log, nodeName };
-  const policy = policyReconciler(common);
+  const enforcement = options.policyEnforcement ?? 'default';
+  const audit = new PolicyAudit({
+    namespaces: cluster.namespaces,
+    record: (note) => events.record(note),
+    onChange: () => policy.markDirty(),
+  });
+  const audited = (namespace: string): boolean => audit.audited(namespace);
+  const policy = policyReconciler(common, enforcement, audited);
   const bandwidth = bandwidthReconciler(common);
   const datapath = new EndpointDatapath(kernel.hooks);
   const endpoints = new EndpointTable({ store, cluster, policy, bandwidth, datapath, clock, log });
@@ -159,9 +178,15 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     policy.markDirty();
     tasks.limits.markDirty();
   });
+  const tools = createAgentTools({
+    ...{ nodeName, enforcement, cluster, policy, audited, clock, log },
+    kernel: kernel.view,
+    endpoints: () => store.list(),
+    registry: metrics.registry,
+  });
   return {
-    ...{ cluster, policy, inspection, events },
-    tasks: Object.values(tasks),
+    ...{ cluster, policy, inspection, events, api: tools.api },
+    tasks: [...Object.values(tasks), ...tools.tasks],
     health: buildHealthServer({
       liveness: () => ({ agent: [] }),
       readiness: () => ({
@@ -252,14 +277,20 @@ function periodicTasks(parts: {
   };
 }
 
-function policyReconciler({ cluster, store, kernel, events, metrics, clock, log, nodeName }: Common): PolicyReconciler {
+function policyReconciler(
+  { cluster, store, kernel, events, metrics, clock, log, nodeName }: Common,
+  enforcement: EnforcementMode,
+  audited: (namespace: string) => boolean,
+): PolicyReconciler {
   return new PolicyReconciler({
-    ...{ cluster, clock, log, nodeName },
+    ...{ cluster, clock, log, nodeName, enforcement, audited },
     maps: kernel.policyMaps,
     endpoints: () => store.list(),
     onDiagnostic: ({ namespace, policy: name, code, field, message, remedy }) => {
       const about = { apiVersion: apiVersionOf(networkPolicies), kind: networkPolicies.kind, namespace, name };
-      events.record({ about, type: 'Warning', reason: eventReason(code), message: `${field}: ${message}; ${remedy}` });
+      // What is wrong with a policy is wrong on every node.
+      const reason = eventReason(code);
+      events.record({ about, type: 'Warning', reason, message: `${field}: ${message}; ${remedy}`, shared: true });
     },
     onRun: (outcome, durationMs) => {
       metrics.policyRuns.inc({ outcome });

@@ -1,6 +1,7 @@
 /** `sluice agent`: the node's daemon, in the foreground. */
 import { hostname } from 'node:os';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+import { enforcementModes, type EnforcementMode } from '../api/agent-api.ts';
 import { logLevelOption } from './controller.ts';
 import { createLogger, stopSignal } from './process.ts';
 
@@ -10,6 +11,8 @@ interface AgentFlags {
   readonly bpffs: string;
   readonly stateDir: string;
   readonly cniSocket: string;
+  readonly agentSocket?: string;
+  readonly policyEnforcement: EnforcementMode;
   readonly healthAddress: string;
   readonly attachmentNamespace: string;
   readonly clusterNetwork?: string;
@@ -25,12 +28,22 @@ export function registerAgentCommand(program: Command): void {
     .option('--bpffs <directory>', 'where programs, maps and links are pinned', '/sys/fs/bpf/sluice')
     .option('--state-dir <directory>', 'endpoint records', '/var/lib/sluice')
     .option('--cni-socket <path>', 'unix socket of the CNI executables', '/run/sluice/cni.sock')
+    .option('--agent-socket <path>', 'unix socket of the API for tools (default: agent.sock beside the CNI socket)')
+    .addOption(policyEnforcementOption())
     .option('--health-address <host:port>', '/healthz, /readyz and /metrics', '127.0.0.1:9879')
     .option('--attachment-namespace <name>', 'namespace of attachments that are named without one', 'kube-system')
     .option('--cluster-network <namespace/name>', 'attachment of pods that name none')
     .addOption(logLevelOption())
     .action(runAgent);
 }
+
+export const policyEnforcementOption = (): Option =>
+  new Option(
+    '--policy-enforcement <mode>',
+    'isolate pods when a policy selects them, always (both directions), or never',
+  )
+    .choices(enforcementModes)
+    .default('default');
 
 async function runAgent(flags: AgentFlags): Promise<void> {
   const [{ startAgent }, { loadKubeConfig }] = await Promise.all([
@@ -44,6 +57,8 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     bpffsDir: flags.bpffs,
     stateDir: flags.stateDir,
     cniSocketPath: flags.cniSocket,
+    agentSocketPath: flags.agentSocket,
+    policyEnforcement: flags.policyEnforcement,
     healthAddress: flags.healthAddress,
     attachmentNamespace: flags.attachmentNamespace,
     clusterNetwork: flags.clusterNetwork,

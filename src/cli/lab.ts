@@ -2,6 +2,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { EnforcementMode } from '../api/agent-api.ts';
+import { policyEnforcementOption } from './agent.ts';
 import { logLevelOption, parsePort } from './controller.ts';
 import { createLogger, stopSignal } from './process.ts';
 
@@ -11,6 +13,7 @@ interface DirFlags {
 interface UpFlags extends DirFlags {
   readonly nodes: number;
   readonly link: 'ipvlan' | 'macvlan';
+  readonly policyEnforcement: EnforcementMode;
   readonly apiHost: string;
   readonly apiPort: number;
 }
@@ -28,6 +31,7 @@ export function registerLabCommands(program: Command): void {
     .addOption(
       new Option('--link <kind>', 'kind of the pods’ interfaces').choices(['ipvlan', 'macvlan']).default('ipvlan'),
     )
+    .addOption(policyEnforcementOption())
     .option('--api-host <address>', 'where the API listens', '127.0.0.1')
     .option('--api-port <port>', '0 takes a free one', parsePort, 0)
     .action(up);

@@ -14,6 +14,8 @@ export interface NodePaths {
   /** Sockets, FIFOs and the bpffs: short paths on tmpfs (a unix socket's path has 107 bytes, and 9p refuses special files). */
   readonly runDir: string;
   readonly cniSocket: string;
+  /** The API for tools: `sluice policy`, `sluice drops`. */
+  readonly agentSocket: string;
   readonly kubeletSocket: string;
   readonly bpffs: string;
   /** Below the lab's cgroup; pods are its children. */
@@ -76,6 +78,7 @@ export function nodePaths(lab: LabLayout, name: string): NodePaths {
     netns: join(netnsDir, `${netnsPrefix(lab.id)}${name}`),
     runDir,
     cniSocket: join(runDir, 'cni.sock'),
+    agentSocket: join(runDir, 'agent.sock'),
     kubeletSocket: join(runDir, 'kubelet.sock'),
     bpffs: join(runDir, 'bpf'),
     cgroup: `${lab.cgroup}/${name}`,

@@ -28,10 +28,10 @@ export function memberSpecs(lab: LabLayout, state: LabState): ProcessSpec[] {
       ...['--health-port', String(state.healthPort)],
     ],
   };
-  return [controller, ...nodeNames(state.nodes).flatMap((name) => nodeSpecs(lab, name))];
+  return [controller, ...nodeNames(state.nodes).flatMap((name) => nodeSpecs(lab, state, name))];
 }
 
-function nodeSpecs(lab: LabLayout, name: string): ProcessSpec[] {
+function nodeSpecs(lab: LabLayout, state: LabState, name: string): ProcessSpec[] {
   const node = nodePaths(lab, name);
   const agent = [
     'agent',
@@ -40,6 +40,8 @@ function nodeSpecs(lab: LabLayout, name: string): ProcessSpec[] {
     ...['--bpffs', `${node.bpffs}/sluice`],
     ...['--state-dir', node.agentStateDir],
     ...['--cni-socket', node.cniSocket],
+    ...['--agent-socket', node.agentSocket],
+    ...['--policy-enforcement', state.policyEnforcement ?? 'default'],
     ...['--attachment-namespace', labDefaultNetwork.namespace],
     ...['--cluster-network', `${labDefaultNetwork.namespace}/${labDefaultNetwork.name}`],
   ];

@@ -1,6 +1,7 @@
 /** DIR/lab.json: what a lab is. Written before anything else is made and removed after everything else is gone. */
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { EnforcementMode } from '../../api/agent-api.ts';
 import { SluiceError } from '../../core/error.ts';
 import { labLayout, runDirPrefix, runRoot, type LabLayout } from '../layout.ts';
 
@@ -12,6 +13,8 @@ export interface LabState {
   readonly dir: string;
   readonly nodes: number;
   readonly link: LinkKind;
+  /** Of the agents; default: `default`. */
+  readonly policyEnforcement?: EnforcementMode | undefined;
   readonly apiHost: string;
   readonly apiPort: number;
   readonly webhookPort: number;

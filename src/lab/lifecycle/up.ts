@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { createConnection, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import type { EnforcementMode } from '../../api/agent-api.ts';
 import type { KubeObject } from '../../api/kubernetes.ts';
 import { nodes } from '../../api/resources.ts';
 import { SluiceError } from '../../core/error.ts';
@@ -30,6 +31,8 @@ export interface LabUpOptions {
   readonly dir: string;
   readonly nodes: number;
   readonly link: LinkKind;
+  /** Of the agents; default: `default`. */
+  readonly policyEnforcement?: EnforcementMode | undefined;
   /** Where the API listens on the host; port 0 takes a free one. */
   readonly apiHost: string;
   readonly apiPort: number;
@@ -192,6 +195,7 @@ async function newState(options: LabUpOptions): Promise<LabState> {
     dir: options.dir,
     nodes: options.nodes,
     link: options.link,
+    policyEnforcement: options.policyEnforcement,
     apiHost: options.apiHost,
     apiPort: options.apiPort === 0 ? await freePort() : options.apiPort,
     webhookPort: await freePort(),
@@ -224,12 +228,15 @@ function checkNodes(count: number): void {
 }
 
 function checkSame(existing: LabState, options: LabUpOptions): void {
-  if (existing.nodes === options.nodes && existing.link === options.link) return;
+  const modeOf = (one: { readonly policyEnforcement?: EnforcementMode | undefined }): EnforcementMode =>
+    one.policyEnforcement ?? 'default';
+  const same = existing.nodes === options.nodes && existing.link === options.link;
+  if (same && modeOf(existing) === modeOf(options)) return;
   throw new SluiceError({
     code: 'lab_conflict',
     operation: 'start',
     object: `lab in ${options.dir}`,
-    what: `one with ${existing.nodes} nodes on ${existing.link} is there`,
+    what: `one with ${existing.nodes} nodes on ${existing.link} is there (policy enforcement: ${modeOf(existing)})`,
     remedy: 'sluice lab down first, or give another --dir',
   });
 }

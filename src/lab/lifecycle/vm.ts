@@ -27,6 +27,7 @@ export async function vmLabUp(options: LabUpOptions, existing: LabState | undefi
     dir: options.dir,
     nodes: options.nodes,
     link: options.link,
+    policyEnforcement: options.policyEnforcement,
     apiHost: '127.0.0.1',
     apiPort,
     webhookPort: 0,
@@ -49,8 +50,9 @@ export async function vmLabUp(options: LabUpOptions, existing: LabState | undefi
     }));
   const args = ['lab', 'up', '--dir', guestDir, '--nodes', String(state.nodes), '--link', state.link];
   const call = { timeoutMs: guestUpTimeoutMs, path: options.path, onStderr: options.onProgress };
+  const mode = ['--policy-enforcement', state.policyEnforcement ?? 'default'];
   const listen = ['--api-host', '0.0.0.0', '--api-port', String(apiPort)];
-  const output = await runGuest(machine, [...args, ...listen], call).catch(async (error: unknown) => {
+  const output = await runGuest(machine, [...args, ...mode, ...listen], call).catch(async (error: unknown) => {
     await saveGuestLogs(machine, join(lab.logsDir, 'guest.log'));
     throw error;
   });
