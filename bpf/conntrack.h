@@ -91,28 +91,14 @@ static __always_inline struct conntrack_entry *conntrack_lookup(const struct con
 	return entry;
 }
 
-/*
- * An entry is good as long as policy and ipcache are those it was judged under. Afterwards the connection is judged
- * again as it was opened, even if this packet goes the other way. A connection that is no longer allowed keeps its
- * entry, unrefreshed: without one, its next packet the other way would be taken for a new connection and could
- * revive it.
- */
-static __always_inline int conntrack_check(struct conntrack_entry *entry, const struct conntrack_key *key,
-					   const struct endpoint *endpoint, __u32 revision,
-					   struct judgement *judgement)
+/* Judged again, as it was opened, and passed. `reason` is 0 or REASON_AUDIT. */
+static __always_inline void conntrack_renew(struct conntrack_entry *entry, const struct judgement *judgement,
+					    __u32 revision, int reason)
 {
-	int reason;
-
-	if (entry->revision == revision)
-		return entry->flags & CONNTRACK_AUDITED ? REASON_AUDIT : 0;
-	reason = policy_judge(endpoint, key, entry->direction, 0, judgement);
-	if (!is_pass(reason))
-		return reason;
 	entry->rule_id = judgement->rule_id;
 	entry->identity = judgement->identity;
 	entry->flags = reason ? entry->flags | CONNTRACK_AUDITED : entry->flags & ~CONNTRACK_AUDITED;
 	entry->revision = revision;
-	return reason;
 }
 
 static __always_inline __u8 conntrack_flags_of(__u8 tcp_flags, int is_reply)

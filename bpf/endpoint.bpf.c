@@ -26,9 +26,13 @@ static __always_inline int enforce(struct __sk_buff *skb, __u8 direction)
 
 	if (!scratch)
 		return TCX_DROP;
-	reason = verdict(skb, scratch, endpoint_id, direction);
+	/* Through memory, so that the verifier follows what comes next once, not once for each way to get here. */
+	scratch->reason = verdict(skb, scratch, endpoint_id, direction);
+	barrier();
+	reason = scratch->reason;
 	if (scratch->packet.first_fragment)
-		fragment_record(endpoint_id, &scratch->packet, direction, !is_pass(reason), clock_now_ns());
+		fragment_record(endpoint_id, &scratch->packet, direction, !is_pass(reason),
+				clock_now_ns(&scratch->clock));
 	event_report(skb, scratch, endpoint_id, direction, reason);
 	metrics_count(skb, endpoint_id, direction, reason);
 	return is_pass(reason) ? TCX_NEXT : TCX_DROP;

@@ -13,12 +13,6 @@
 /* What receivers wait for the missing fragments of a datagram (ipfrag_time; RFC 8200 section 4.5: 60 s). */
 #define FRAGMENT_TIMEOUT_NS (60 * 1000000000ULL)
 
-enum fragment_state {
-	FRAGMENT_KNOWN,
-	FRAGMENT_DENIED,
-	FRAGMENT_UNKNOWN,
-};
-
 static __always_inline void fragment_key_of(struct fragment_key *key, __u32 endpoint_id,
 					    const struct packet *packet, __u8 direction)
 {
@@ -53,24 +47,25 @@ static __always_inline void fragment_record(__u32 endpoint_id, const struct pack
 	bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
 }
 
-/* Makes `packet`, a later fragment, a packet like the first one, when that is known. */
-static __always_inline enum fragment_state fragment_resolve(__u32 endpoint_id, struct packet *packet,
-							     __u8 direction, __u64 now_ns)
+/* Makes `packet`, a later fragment, a packet like the first one, or PACKET_ORPHAN when that is not known. */
+static __always_inline int fragment_resolve(__u32 endpoint_id, struct packet *packet, __u8 direction, __u64 now_ns)
 {
 	struct fragment_value *value;
 	struct fragment_key key;
 
 	fragment_key_of(&key, endpoint_id, packet, direction);
 	value = bpf_map_lookup_elem(&fragments, &key);
-	if (!value || (__s64)(now_ns - value->seen_ns) > (__s64)FRAGMENT_TIMEOUT_NS)
-		return FRAGMENT_UNKNOWN;
+	if (!value || (__s64)(now_ns - value->seen_ns) > (__s64)FRAGMENT_TIMEOUT_NS) {
+		packet->kind = PACKET_ORPHAN;
+		return 0;
+	}
 	if (value->denied)
-		return FRAGMENT_DENIED;
+		return DROP_FRAGMENT_UNKNOWN;
 	packet->source_port = value->source_port;
 	packet->destination_port = value->destination_port;
 	packet->kind = value->kind;
 	packet->protocol = value->protocol;
-	return FRAGMENT_KNOWN;
+	return 0;
 }
 
 #endif

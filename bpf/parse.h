@@ -4,7 +4,8 @@
  *
  * One idiom for bounds: cursor_read() copies the next bytes and moves on, or says there are none. It copies with
  * bpf_skb_load_bytes(), so that it does not matter whether the driver put the bytes into the linear part of the skb,
- * and the verifier never has to reason about a pointer plus a variable offset.
+ * and the verifier never has to reason about a pointer plus a variable offset. Only the headers that nearly every packet
+ * has are first looked for in the linear part, at their usual place: a call costs 15 to 20 ns (measured).
  *
  * Every function returns 0 or the enum reason to drop for.
  */
@@ -29,12 +30,7 @@ enum packet_kind {
 	PACKET_LINK = 4,     /* neighbour discovery, ARP or DHCP: needed before there can be any policy */
 	PACKET_FRAGMENT = 5, /* a fragment without the ports: fragment.h finds out the rest */
 	PACKET_NON_IP = 6,
-};
-
-struct cursor {
-	struct __sk_buff *skb;
-	__u32 offset;
-	__u8 direction; /* of the packet */
+	PACKET_ORPHAN = 7, /* a fragment of which nobody finds out the rest */
 };
 
 struct packet {
@@ -104,6 +100,41 @@ struct tcp_header {
 };
 _Static_assert(sizeof(struct tcp_header) == 20, "RFC 9293 section 3.1");
 
+/*
+ * Ethernet, and the 20 bytes that every frame with something in it has. The ethertype is the one on the wire:
+ * skb->protocol is what a raw socket claims.
+ */
+struct frame_start {
+	__u16 pad; /* puts the addresses where one load each can read them */
+	__u8 destination_mac[6];
+	__u8 source_mac[6];
+	__be16 ethertype;
+	struct ipv4_header ipv4;
+};
+_Static_assert(sizeof(struct frame_start) == 2 + ETH_HLEN + sizeof(struct ipv4_header), "no gaps");
+
+/* Copies of the headers that nearly every packet has, in a map for the verifier's sake: scratch.h. */
+struct headers {
+	struct frame_start start;
+	struct ipv6_header ipv6;
+	struct tcp_header transport; /* of other protocols the first 8 bytes */
+	__u32 offset;                /* of the cursor */
+	struct extension_header extension;
+	__u16 fragment; /* of the IPv6 fragment header: offset and flags */
+	__u8 next;      /* IPv6 header */
+};
+
+/* What changes is in the headers, in a map, so that the verifier does not follow each value it may have. */
+struct cursor {
+	struct __sk_buff *skb;
+	struct headers *headers;
+	__u8 direction; /* of the packet */
+};
+
+/* Without options, and without extension headers. */
+#define IPV4_USUAL_END (ETH_HLEN + sizeof(struct ipv4_header))
+#define IPV6_USUAL_END (ETH_HLEN + sizeof(struct ipv6_header))
+
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 #define IPV6_MORE_FRAGMENTS 0x0001
@@ -143,9 +174,30 @@ _Static_assert(sizeof(struct tcp_header) == 20, "RFC 9293 section 3.1");
 
 static __always_inline int cursor_read(struct cursor *cursor, void *to, __u32 bytes)
 {
-	if (bpf_skb_load_bytes(cursor->skb, cursor->offset, to, bytes) < 0)
+	if (bpf_skb_load_bytes(cursor->skb, cursor->headers->offset, to, bytes) < 0)
 		return DROP_TRUNCATED;
-	cursor->offset += bytes;
+	cursor->headers->offset += bytes;
+	return 0;
+}
+
+/* Copies a multiple of 4 bytes from the linear part, or says that it does not have them. `at` is a constant. */
+static __always_inline int linear_read(struct __sk_buff *skb, __u32 at, void *to, __u32 bytes)
+{
+	void *data = (void *)(long)skb->data;
+
+	if (data + at + bytes > (void *)(long)skb->data_end)
+		return DROP_TRUNCATED;
+	for (__u32 i = 0; i < bytes; i += 4)
+		*(__u32 *)(to + i) = *(__u32 *)(data + at + i);
+	return 0;
+}
+
+/* Like cursor_read(), for what usually is at `usual_offset`. */
+static __always_inline int cursor_read_usual(struct cursor *cursor, __u32 usual_offset, void *to, __u32 bytes)
+{
+	if (cursor->headers->offset != usual_offset || linear_read(cursor->skb, usual_offset, to, bytes))
+		return cursor_read(cursor, to, bytes);
+	cursor->headers->offset += bytes;
 	return 0;
 }
 
@@ -220,18 +272,18 @@ static __always_inline void parse_icmpv6(struct packet *packet, const struct tra
 }
 
 /* A first fragment must hold the whole header, or a later one could supply the flags (RFC 3128). */
-static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packet)
+static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packet, __u32 usual_offset)
 {
-	struct tcp_header header;
+	struct tcp_header *header = &cursor->headers->transport;
 	int reason;
 
-	reason = cursor_read(cursor, &header, sizeof(header));
+	reason = cursor_read_usual(cursor, usual_offset, header, sizeof(*header));
 	if (reason)
 		return reason;
-	packet->source_port = header.source_port;
-	packet->destination_port = header.destination_port;
-	packet->tcp_flags = header.flags;
-	if ((header.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	packet->source_port = header->source_port;
+	packet->destination_port = header->destination_port;
+	packet->tcp_flags = header->flags;
+	if ((header->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		packet->kind = PACKET_OPENING;
 	return 0;
 }
@@ -266,14 +318,15 @@ static __always_inline int is_dhcp(const struct packet *packet, __u8 direction)
  * A SYN without ACK (above), and an SCTP packet with verification tag 0 (RFC 9260 section 8.5.1: an INIT), open a connection
  * even where conntrack knows one with the same tuple: they are never a reply.
  */
-static __always_inline int parse_transport(struct cursor *cursor, struct packet *packet, __u8 hop_limit)
+static __always_inline int parse_transport(struct cursor *cursor, struct packet *packet, __u8 hop_limit,
+					   __u32 usual_offset)
 {
-	struct transport_header header;
+	struct transport_header *header = (struct transport_header *)&cursor->headers->transport;
 	int reason;
 
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
-		return parse_tcp(cursor, packet);
+		return parse_tcp(cursor, packet, usual_offset);
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
 	case IPPROTO_ICMP:
@@ -282,22 +335,22 @@ static __always_inline int parse_transport(struct cursor *cursor, struct packet 
 	default:
 		return 0;
 	}
-	reason = cursor_read(cursor, &header, sizeof(header));
+	reason = cursor_read_usual(cursor, usual_offset, header, sizeof(*header));
 	if (reason)
 		return reason;
 	if (packet->protocol == IPPROTO_ICMP && packet->family == FAMILY_IPV4) {
-		parse_icmp(packet, &header, cursor->offset);
+		parse_icmp(packet, header, cursor->headers->offset);
 		return 0;
 	}
 	if (packet->protocol == PROTOCOL_ICMPV6 && packet->family == FAMILY_IPV6) {
-		parse_icmpv6(packet, &header, cursor->offset, hop_limit);
+		parse_icmpv6(packet, header, cursor->headers->offset, hop_limit);
 		return 0;
 	}
 	if (packet->protocol == IPPROTO_ICMP || packet->protocol == PROTOCOL_ICMPV6)
 		return 0; /* ICMP of the other family: a protocol like any other, without ports */
-	packet->source_port = header.source_port;
-	packet->destination_port = header.destination_port;
-	if (packet->protocol == IPPROTO_SCTP && header.second_word == 0)
+	packet->source_port = header->source_port;
+	packet->destination_port = header->destination_port;
+	if (packet->protocol == IPPROTO_SCTP && header->second_word == 0)
 		packet->kind = PACKET_OPENING;
 	if (packet->protocol == IPPROTO_UDP && !packet->first_fragment && is_dhcp(packet, cursor->direction))
 		packet->kind = PACKET_LINK;
@@ -312,14 +365,15 @@ static __always_inline int parse_later_fragment(struct packet *packet, __u32 off
 }
 
 /* Total length 0 is what the kernel writes into packets of more than 64 KiB that segmentation offload will cut. */
-static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet, struct ipv4_header header)
+static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet)
 {
-	__u32 start = cursor->offset, header_len, total_len;
+	const struct ipv4_header *header = &cursor->headers->start.ipv4;
+	__u32 start = cursor->headers->offset, header_len, total_len;
 	__u16 fragment;
 
-	header_len = (header.version_ihl & 0x0f) * 4;
-	total_len = bpf_ntohs(header.total_len);
-	if (header.version_ihl >> 4 != 4 || header_len < sizeof(header))
+	header_len = (header->version_ihl & 0x0f) * 4;
+	total_len = bpf_ntohs(header->total_len);
+	if (header->version_ihl >> 4 != 4 || header_len < sizeof(*header))
 		return DROP_MALFORMED;
 	if (total_len < header_len && !(total_len == 0 && cursor->skb->gso_size))
 		return DROP_MALFORMED;
@@ -327,17 +381,17 @@ static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *pack
 		return DROP_TRUNCATED;
 
 	packet->family = FAMILY_IPV4;
-	packet->protocol = header.protocol;
-	packet->source.word[0] = header.source;
-	packet->destination.word[0] = header.destination;
-	cursor->offset = start + header_len;
+	packet->protocol = header->protocol;
+	packet->source.word[0] = header->source;
+	packet->destination.word[0] = header->destination;
+	cursor->headers->offset = start + header_len;
 
-	fragment = bpf_ntohs(header.fragment);
-	packet->fragment_id = header.id;
+	fragment = bpf_ntohs(header->fragment);
+	packet->fragment_id = header->id;
 	if (fragment & IPV4_FRAGMENT_OFFSET)
 		return parse_later_fragment(packet, (fragment & IPV4_FRAGMENT_OFFSET) * 8);
 	packet->first_fragment = !!(fragment & IPV4_MORE_FRAGMENTS);
-	return parse_transport(cursor, packet, header.ttl);
+	return parse_transport(cursor, packet, header->ttl, IPV4_USUAL_END);
 }
 
 /* One bit for each type: a switch would have the verifier follow each of them on its own. */
@@ -354,102 +408,101 @@ static __always_inline int is_extension(__u8 type)
 }
 
 /*
- * Steps over one extension header. Returns 0 when it did, 1 when `*next` is no extension header, or a negated
- * reason. A routing header with segments left has a destination that is not the final one, and policy would judge
- * the wrong address: it is dropped.
+ * Steps over one extension header. Returns 0 when it did, 1 when `next` is no extension header, or a negated reason. A
+ * routing header with segments left has a destination that is not the final one, and policy would judge the wrong
+ * address: it is dropped.
  */
-static __always_inline int parse_extension(struct cursor *cursor, struct packet *packet, __u8 *next,
-					   __u16 *fragment)
+static __always_inline int parse_extension(struct cursor *cursor, struct packet *packet)
 {
-	struct extension_header header;
-	__u32 start = cursor->offset;
-	__u8 type = *next;
+	struct headers *headers = cursor->headers;
+	struct extension_header *extension = &headers->extension;
+	__u32 start = headers->offset;
+	__u8 type = headers->next;
 
 	if (!is_extension(type))
 		return 1;
-	if (cursor_read(cursor, &header, sizeof(header)))
+	if (cursor_read(cursor, extension, sizeof(*extension)))
 		return -DROP_TRUNCATED;
-	*next = header.next_header;
+	headers->next = extension->next_header;
 	if (type == PROTOCOL_FRAGMENT) {
-		*fragment = bpf_ntohs(header.fragment);
-		packet->fragment_id = header.fragment_id;
+		headers->fragment = bpf_ntohs(extension->fragment);
+		packet->fragment_id = extension->fragment_id;
 		return 0;
 	}
-	if (type == PROTOCOL_ROUTING && (bpf_ntohs(header.fragment) & 0xff))
+	if (type == PROTOCOL_ROUTING && (bpf_ntohs(extension->fragment) & 0xff))
 		return -DROP_SOURCE_ROUTE;
 	/* RFC 4302 section 2.2: the authentication header counts in 4 bytes, minus 2; all others in 8, minus 1. */
-	cursor->offset = start + (type == PROTOCOL_AUTHENTICATION ? (header.length + 2) * 4
-								    : (header.length + 1) * 8);
+	headers->offset = start + (type == PROTOCOL_AUTHENTICATION ? (extension->length + 2) * 4
+								   : (extension->length + 1) * 8);
 	return 0;
 }
 
-static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *packet)
+/* Returns 0, or the reason to drop for. `fragment` and `next` are then what the extension headers say. */
+static __always_inline int parse_extensions(struct cursor *cursor, struct packet *packet)
 {
-	__u32 start = cursor->offset, payload_len;
-	struct ipv6_header header;
-	__u16 fragment = 0;
-	int reason, step = 0;
-	__u8 next;
+	struct headers *headers = cursor->headers;
+	int step = 0;
 
-	reason = cursor_read(cursor, &header, sizeof(header));
-	if (reason)
-		return reason;
-	payload_len = bpf_ntohs(header.payload_len);
-	if ((bpf_ntohl(header.version_class_label) >> 28) != 6)
-		return DROP_MALFORMED;
-	if (start + sizeof(header) + payload_len > cursor->skb->len)
-		return DROP_TRUNCATED;
-	packet->family = FAMILY_IPV6;
-	packet->source = header.source;
-	packet->destination = header.destination;
-
-	next = header.next_header;
+	headers->fragment = 0;
 	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
-		step = parse_extension(cursor, packet, &next, &fragment);
+		step = parse_extension(cursor, packet);
 		/* What follows the fragment header of a later fragment is the middle of something. */
-		if (step || (fragment & IPV6_FRAGMENT_OFFSET))
+		if (step || (headers->fragment & IPV6_FRAGMENT_OFFSET))
 			break;
 	}
 	if (step < 0)
 		return -step;
-	packet->protocol = next;
-	if (fragment & IPV6_FRAGMENT_OFFSET)
-		return parse_later_fragment(packet, fragment & IPV6_FRAGMENT_OFFSET);
-	if (step == 0)
-		return DROP_EXTENSION_HEADERS;
-	if (next == PROTOCOL_NO_NEXT_HEADER)
-		return DROP_MALFORMED;
-	packet->first_fragment = !!(fragment & IPV6_MORE_FRAGMENTS);
-	return parse_transport(cursor, packet, header.hop_limit);
+	return step == 0 && !(headers->fragment & IPV6_FRAGMENT_OFFSET) ? DROP_EXTENSION_HEADERS : 0;
 }
 
-/*
- * Ethernet, and the 20 bytes that every frame with something in it has. The ethertype is the one on the wire:
- * skb->protocol is what a raw socket claims.
- */
-struct frame_start {
-	__u16 pad; /* puts the addresses where one load each can read them */
-	__u8 destination_mac[6];
-	__u8 source_mac[6];
-	__be16 ethertype;
-	struct ipv4_header ipv4;
-};
-_Static_assert(sizeof(struct frame_start) == 2 + ETH_HLEN + sizeof(struct ipv4_header), "no gaps");
-
-/* `packet` is zeroed by the caller. */
-static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *packet, __u8 direction)
+static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *packet)
 {
-	struct cursor cursor = {.skb = skb, .direction = direction};
-	struct frame_start start;
+	struct headers *headers = cursor->headers;
+	struct ipv6_header *header = &headers->ipv6;
 	int reason;
 
-	reason = cursor_read(&cursor, start.destination_mac, sizeof(start) - sizeof(start.pad));
+	reason = cursor_read_usual(cursor, ETH_HLEN, header, sizeof(*header));
 	if (reason)
 		return reason;
-	cursor.offset = ETH_HLEN;
-	switch (start.ethertype) {
+	if ((bpf_ntohl(header->version_class_label) >> 28) != 6)
+		return DROP_MALFORMED;
+	if (headers->offset + bpf_ntohs(header->payload_len) > cursor->skb->len)
+		return DROP_TRUNCATED;
+	packet->family = FAMILY_IPV6;
+	packet->source = header->source;
+	packet->destination = header->destination;
+
+	headers->next = header->next_header;
+	reason = parse_extensions(cursor, packet);
+	if (reason)
+		return reason;
+	packet->protocol = headers->next;
+	if (headers->fragment & IPV6_FRAGMENT_OFFSET)
+		return parse_later_fragment(packet, headers->fragment & IPV6_FRAGMENT_OFFSET);
+	if (packet->protocol == PROTOCOL_NO_NEXT_HEADER)
+		return DROP_MALFORMED;
+	packet->first_fragment = !!(headers->fragment & IPV6_MORE_FRAGMENTS);
+	return parse_transport(cursor, packet, header->hop_limit, IPV6_USUAL_END);
+}
+
+/* `packet` is zeroed by the caller. */
+static __always_inline int parse_packet(struct __sk_buff *skb, struct headers *headers, struct packet *packet,
+					__u8 direction)
+{
+	struct cursor cursor = {.skb = skb, .headers = headers, .direction = direction};
+	struct frame_start *start = &headers->start;
+	int reason;
+
+	headers->offset = 0;
+	if (linear_read(skb, ETH_HLEN - 4, start->source_mac + 4, 4 + sizeof(start->ipv4))) {
+		reason = cursor_read(&cursor, start->destination_mac, sizeof(*start) - sizeof(start->pad));
+		if (reason)
+			return reason;
+	}
+	headers->offset = ETH_HLEN;
+	switch (start->ethertype) {
 	case bpf_htons(ETH_P_IP):
-		return parse_ipv4(&cursor, packet, start.ipv4);
+		return parse_ipv4(&cursor, packet);
 	case bpf_htons(ETH_P_IPV6):
 		return parse_ipv6(&cursor, packet);
 	case bpf_htons(ETH_P_ARP):
@@ -462,51 +515,49 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *pa
 }
 
 /*
- * The packet that an ICMP error quotes: the header and at least 8 bytes (RFC 792, RFC 4443 section 3). `inner` has
- * the family of `outer`. Extension headers are not walked here: an error about such a packet is judged on its own.
- * Returns 0 when `inner` describes the quoted packet.
+ * The packet that an ICMP error quotes: the header and at least 8 bytes (RFC 792, RFC 4443 section 3). `inner` is zeroed by
+ * the caller and gets the family of `outer`. Extension headers are not walked here: an error about such a packet is judged
+ * on its own. Returns 0 when `inner` describes the quoted packet.
  */
-static __always_inline int parse_quoted(struct __sk_buff *skb, const struct packet *outer, struct packet *inner)
+static __always_inline int parse_quoted(struct __sk_buff *skb, struct headers *headers, const struct packet *outer,
+					struct packet *inner)
 {
-	struct cursor cursor = {.skb = skb, .offset = outer->inner};
-	struct transport_header transport;
-	int is_request;
+	struct transport_header *transport = (struct transport_header *)&headers->transport;
+	struct ipv4_header *ipv4 = &headers->start.ipv4;
+	struct ipv6_header *ipv6 = &headers->ipv6;
+	struct cursor cursor = {.skb = skb, .headers = headers};
 
+	headers->offset = outer->inner;
 	inner->family = outer->family;
 	if (outer->family == FAMILY_IPV4) {
-		struct ipv4_header header;
-		__u32 start = cursor.offset;
-
-		if (cursor_read(&cursor, &header, sizeof(header)) || (header.version_ihl >> 4) != 4)
+		if (cursor_read(&cursor, ipv4, sizeof(*ipv4)) || (ipv4->version_ihl >> 4) != 4)
 			return DROP_MALFORMED;
-		if (bpf_ntohs(header.fragment) & IPV4_FRAGMENT_OFFSET)
+		if (bpf_ntohs(ipv4->fragment) & IPV4_FRAGMENT_OFFSET)
 			return DROP_MALFORMED;
-		cursor.offset = start + (header.version_ihl & 0x0f) * 4;
-		inner->protocol = header.protocol;
-		inner->source.word[0] = header.source;
-		inner->destination.word[0] = header.destination;
+		headers->offset += (ipv4->version_ihl & 0x0f) * 4 - sizeof(*ipv4);
+		inner->protocol = ipv4->protocol;
+		inner->source.word[0] = ipv4->source;
+		inner->destination.word[0] = ipv4->destination;
 	} else {
-		struct ipv6_header header;
-
-		if (cursor_read(&cursor, &header, sizeof(header)))
+		if (cursor_read(&cursor, ipv6, sizeof(*ipv6)))
 			return DROP_MALFORMED;
-		inner->protocol = header.next_header;
-		inner->source = header.source;
-		inner->destination = header.destination;
+		inner->protocol = ipv6->next_header;
+		inner->source = ipv6->source;
+		inner->destination = ipv6->destination;
 	}
-	if (cursor_read(&cursor, &transport, sizeof(transport)))
+	if (cursor_read(&cursor, transport, sizeof(*transport)))
 		return DROP_MALFORMED;
 	switch (inner->protocol) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		inner->source_port = transport.source_port;
-		inner->destination_port = transport.destination_port;
+		inner->source_port = transport->source_port;
+		inner->destination_port = transport->destination_port;
 		return 0;
 	case IPPROTO_ICMP:
 	case PROTOCOL_ICMPV6:
-		is_request = icmp_type(&transport) == ICMP_ECHO_REQUEST || icmp_type(&transport) == ICMPV6_ECHO_REQUEST;
-		packet_set_echo(inner, *(const __be16 *)&transport.second_word, is_request);
+		packet_set_echo(inner, *(const __be16 *)&transport->second_word,
+				icmp_type(transport) == ICMP_ECHO_REQUEST || icmp_type(transport) == ICMPV6_ECHO_REQUEST);
 		return 0;
 	default:
 		return 0;

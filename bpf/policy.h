@@ -26,10 +26,11 @@ static __always_inline struct policy_value *policy_lookup(struct policy_key *key
 	return bpf_map_lookup_elem(&policy, key);
 }
 
+_Static_assert(ENDPOINT_ISOLATED_EGRESS == ENDPOINT_ISOLATED_INGRESS << DIRECTION_EGRESS, "one bit for each direction");
+
 static __always_inline __u32 endpoint_isolated(const struct endpoint *endpoint, __u8 direction)
 {
-	return endpoint->flags &
-	       (direction == DIRECTION_EGRESS ? ENDPOINT_ISOLATED_EGRESS : ENDPOINT_ISOLATED_INGRESS);
+	return endpoint->flags & (ENDPOINT_ISOLATED_INGRESS << direction);
 }
 
 /*

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * Where the packet under judgement is described. In a map rather than on the stack, since the verifier follows every
+ * What belongs to one CPU: the packet under judgement, and a clock. In a map rather than on the stack, since the verifier follows every
  * combination of values on the stack, but none in a map: a load takes a fraction of the time. Programs run with
  * softirqs off and one at a time on a CPU.
  */
 #ifndef SLUICE_SCRATCH_H
 #define SLUICE_SCRATCH_H
 
+#include "clock.h"
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
@@ -14,7 +15,13 @@
 struct scratch {
 	struct packet packet;
 	struct judgement judgement;
-	struct event event; /* written only when it is needed */
+	/* What follows is not zeroed. */
+	struct headers headers;
+	struct packet quoted; /* by the packet, an ICMP error */
+	struct conntrack_key key;
+	int reason;
+	struct event event;
+	struct clock clock;
 };
 
 struct {

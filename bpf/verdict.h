@@ -11,8 +11,6 @@
 #include "policy.h"
 #include "scratch.h"
 
-#define UNRELATED -1
-
 static __always_inline __u32 config_epoch(void)
 {
 	__u32 zero = 0;
@@ -21,115 +19,129 @@ static __always_inline __u32 config_epoch(void)
 	return element ? element->epoch : 0;
 }
 
-/*
- * Judged each time, never recorded. A fragment whose ports are not known is judged by whether any port is open; no rule
- * decided about it, so none is counted.
- */
-static __always_inline int verdict_single(const struct endpoint *endpoint, struct conntrack_key *key, __u8 direction,
-					  int is_fragment, struct judgement *judgement)
+/* Read at once: abi.h. All 0 when there is none. */
+static __always_inline struct endpoint endpoint_read(__u32 endpoint_id)
 {
-	int reason = policy_judge(endpoint, key, direction, is_fragment ? POLICY_ANY_PORT : 0, judgement);
+	const volatile __u64 *element = bpf_map_lookup_elem(&endpoints, &endpoint_id);
+	__u64 word = element ? *element : 0;
+	struct endpoint endpoint = {.policy_id = word, .flags = word >> 32};
 
-	judgement->opened = !is_fragment;
-	if (is_fragment)
-		judgement->asked = 0;
-	return is_fragment && reason == DROP_POLICY ? DROP_FRAGMENT_UNKNOWN : reason;
+	return endpoint;
 }
 
 /*
  * An ICMP error belongs to the connection of the packet it quotes, which went the other way: an error that comes in
- * quotes something we sent. It must be addressed to the quoted sender. Returns UNRELATED when it belongs to none.
+ * quotes something we sent. It must be addressed to the quoted sender. Leaves that connection's key in `scratch`.
  */
-static __always_inline int verdict_related(struct __sk_buff *skb, const struct packet *packet, __u32 endpoint_id,
-					   const struct endpoint *endpoint, __u8 direction, __u64 now_ns,
-					   __u32 revision, struct judgement *judgement)
+static __always_inline struct conntrack_entry *related_lookup(struct __sk_buff *skb, struct scratch *scratch,
+							      __u32 endpoint_id, __u8 direction, __u64 now_ns)
 {
 	__u8 quoted_direction = direction == DIRECTION_EGRESS ? DIRECTION_INGRESS : DIRECTION_EGRESS;
-	struct conntrack_entry *entry;
-	struct conntrack_key key = {};
-	struct packet quoted = {};
+	struct packet *quoted = &scratch->quoted;
 
-	if (parse_quoted(skb, packet, &quoted))
-		return UNRELATED;
-	if (!address_equal(&quoted.source, &packet->destination))
-		return UNRELATED;
-	conntrack_key_of(&key, endpoint_id, &quoted, quoted_direction);
-	entry = conntrack_lookup(&key, now_ns);
-	return entry ? conntrack_check(entry, &key, endpoint, revision, judgement) : UNRELATED;
+	__builtin_memset(quoted, 0, sizeof(*quoted));
+	if (parse_quoted(skb, &scratch->headers, &scratch->packet, quoted))
+		return 0;
+	if (!address_equal(&quoted->source, &scratch->packet.destination))
+		return 0;
+	conntrack_key_of(&scratch->key, endpoint_id, quoted, quoted_direction);
+	return conntrack_lookup(&scratch->key, now_ns);
 }
 
-static __always_inline int verdict_flow(const struct packet *packet, const struct endpoint *endpoint,
-					struct conntrack_key *key, __u8 direction, __u64 now_ns, __u32 revision,
-					struct judgement *judgement)
+/*
+ * The connection the packet belongs to, if we know one; `scratch->key` is then that connection's. Otherwise it is the
+ * packet's own. Turns an error about nothing we know into a single packet.
+ */
+static __always_inline struct conntrack_entry *flow_lookup(struct __sk_buff *skb, struct scratch *scratch,
+							   __u32 endpoint_id, __u8 direction, __u64 now_ns)
 {
-	struct conntrack_entry *entry = 0;
+	struct packet *packet = &scratch->packet;
+	struct conntrack_entry *entry;
+
+	if (packet->kind == PACKET_ERROR) {
+		entry = related_lookup(skb, scratch, endpoint_id, direction, now_ns);
+		if (entry)
+			return entry;
+		packet->kind = PACKET_SINGLE;
+	}
+	conntrack_key_of(&scratch->key, endpoint_id, packet, direction);
+	return packet->kind == PACKET_FLOW ? conntrack_lookup(&scratch->key, now_ns) : 0;
+}
+
+/*
+ * Asks policy about a new connection, a single packet, or a connection judged under an earlier revision: that is judged
+ * again as it was opened, even if this packet goes the other way. A connection that is no longer allowed keeps its entry,
+ * unrefreshed: without one, its next packet the other way would be taken for a new connection and could revive it.
+ *
+ * A fragment whose ports are not known is judged by whether any port is open; no rule decided about it, so none is counted.
+ */
+static __always_inline int flow_judge(struct scratch *scratch, struct conntrack_entry *entry,
+				      const struct endpoint *endpoint, __u8 direction, __u64 now_ns, __u32 revision)
+{
+	int is_fragment = scratch->packet.kind == PACKET_ORPHAN;
+	struct judgement *judgement = &scratch->judgement;
 	int reason;
 
-	if (packet->kind != PACKET_OPENING)
-		entry = conntrack_lookup(key, now_ns);
-	if (entry) {
-		reason = conntrack_check(entry, key, endpoint, revision, judgement);
-		if (is_pass(reason))
-			conntrack_refresh(entry, packet, direction, now_ns);
-		return reason;
+	reason = policy_judge(endpoint, &scratch->key, entry ? entry->direction & 1 : direction,
+			      is_fragment ? POLICY_ANY_PORT : 0, judgement);
+	if (is_fragment) {
+		judgement->asked = 0;
+		return reason == DROP_POLICY ? DROP_FRAGMENT_UNKNOWN : reason;
 	}
-	judgement->opened = 1;
-	reason = policy_judge(endpoint, key, direction, 0, judgement);
+	judgement->opened = !entry;
 	if (!is_pass(reason))
 		return reason;
-	return conntrack_create(key, packet, direction, now_ns, revision, judgement, reason);
+	if (entry)
+		conntrack_renew(entry, judgement, revision, reason);
+	else if (scratch->packet.kind != PACKET_SINGLE)
+		return conntrack_create(&scratch->key, &scratch->packet, direction, now_ns, revision, judgement, reason);
+	return reason;
 }
 
 static __always_inline int verdict_ip(struct __sk_buff *skb, struct scratch *scratch, __u32 endpoint_id,
 				      const struct endpoint *endpoint, __u8 direction)
 {
 	__u32 revision = endpoint->policy_id + config_epoch();
-	struct judgement *judgement = &scratch->judgement;
+	__u64 now_ns = clock_now_ns(&scratch->clock);
 	struct packet *packet = &scratch->packet;
-	__u64 now_ns = clock_now_ns();
-	enum fragment_state fragment = FRAGMENT_KNOWN;
-	struct conntrack_key key;
+	struct conntrack_entry *entry;
 	int reason;
 
 	if (packet->kind == PACKET_FRAGMENT) {
-		fragment = fragment_resolve(endpoint_id, packet, direction, now_ns);
-		if (fragment == FRAGMENT_DENIED)
-			return DROP_FRAGMENT_UNKNOWN;
-		if (fragment == FRAGMENT_UNKNOWN)
-			packet->kind = PACKET_SINGLE;
-	}
-	if (packet->kind == PACKET_ERROR) {
-		reason = verdict_related(skb, packet, endpoint_id, endpoint, direction, now_ns, revision, judgement);
-		if (reason != UNRELATED)
+		reason = fragment_resolve(endpoint_id, packet, direction, now_ns);
+		if (reason)
 			return reason;
-		packet->kind = PACKET_SINGLE;
 	}
-	conntrack_key_of(&key, endpoint_id, packet, direction);
-	if (packet->kind == PACKET_SINGLE)
-		return verdict_single(endpoint, &key, direction, fragment == FRAGMENT_UNKNOWN, judgement);
-	return verdict_flow(packet, endpoint, &key, direction, now_ns, revision, judgement);
+	entry = flow_lookup(skb, scratch, endpoint_id, direction, now_ns);
+	if (entry && entry->revision == revision)
+		reason = entry->flags & CONNTRACK_AUDITED ? REASON_AUDIT : REASON_FORWARDED;
+	else
+		reason = flow_judge(scratch, entry, endpoint, direction, now_ns, revision);
+	if (entry && is_pass(reason) && packet->kind != PACKET_ERROR)
+		conntrack_refresh(entry, packet, direction, now_ns);
+	return reason;
 }
 
 /* Returns REASON_FORWARDED, REASON_AUDIT or why not. */
 static __always_inline int verdict(struct __sk_buff *skb, struct scratch *scratch, __u32 endpoint_id, __u8 direction)
 {
 	struct packet *packet = &scratch->packet;
-	struct endpoint *endpoint;
+	struct endpoint endpoint;
 	int reason;
 
-	reason = parse_packet(skb, packet, direction);
+	reason = parse_packet(skb, &scratch->headers, packet, direction);
 	if (reason)
 		return reason;
 	if (packet->kind == PACKET_LINK)
 		return REASON_FORWARDED;
-	endpoint = bpf_map_lookup_elem(&endpoints, &endpoint_id);
-	if (!endpoint)
+	endpoint = endpoint_read(endpoint_id);
+	if (!endpoint.flags)
 		return DROP_NO_ENDPOINT;
-	if (!(endpoint->flags & ENDPOINT_PROGRAMMED))
+	if (!(endpoint.flags & ENDPOINT_PROGRAMMED))
 		return DROP_NOT_PROGRAMMED;
 	if (packet->kind == PACKET_NON_IP)
-		return endpoint_isolated(endpoint, direction) ? DROP_NON_IP : REASON_FORWARDED;
-	return verdict_ip(skb, scratch, endpoint_id, endpoint, direction);
+		return endpoint_isolated(&endpoint, direction) ? DROP_NON_IP : REASON_FORWARDED;
+	return verdict_ip(skb, scratch, endpoint_id, &endpoint, direction);
 }
 
 #endif

@@ -7,7 +7,7 @@ import { ipFromBytes, ipToBytes } from '../core/ip.ts';
 import type { StructValue } from './struct.ts';
 import { defineStruct } from './struct.ts';
 
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 export type Direction = 'ingress' | 'egress';
 
@@ -43,7 +43,7 @@ export const reservedRule = { none: 0, host: 1 } as const;
 export const ACTION_ALLOW = 1;
 
 /** enum endpoint_flag. */
-export const endpointFlag = { programmed: 1, isolatedIngress: 2, isolatedEgress: 4, audit: 8 } as const;
+export const endpointFlag = { programmed: 1, isolatedIngress: 2, isolatedEgress: 4, audit: 8, present: 16 } as const;
 
 /** enum conntrack_flag. */
 export const conntrackFlag = { replied: 1, finOriginal: 2, finReply: 4, rst: 8, audited: 16 } as const;
@@ -181,11 +181,6 @@ export const metricsValue = defineStruct('metrics_value', 16, {
   bytes: ['bytes', 'u64', 8],
 });
 
-export const clockStruct = defineStruct('clock', 16, {
-  jiffies: ['jiffies', 'u64', 0],
-  nowNs: ['now_ns', 'u64', 8],
-});
-
 export const configStruct = defineStruct('config', 16, {
   epoch: ['epoch', 'u32', 0],
   abiVersion: ['abi_version', 'u32', 4],
@@ -212,7 +207,6 @@ export const structs = [
   ruleCounter,
   metricsKey,
   metricsValue,
-  clockStruct,
   configStruct,
 ] as const;
 

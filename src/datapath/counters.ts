@@ -3,6 +3,7 @@ import type { BpfMap } from '../kernel/index.ts';
 import {
   type Direction,
   directions,
+  endpointIdKey,
   metricsKey,
   metricsValue,
   type Reason,
@@ -29,11 +30,28 @@ export interface RuleCounter {
   readonly decisions: bigint;
 }
 
-export function readCounters(metrics: BpfMap): Counter[] {
-  return [...metrics.entries()].map(([key, value]) => decodeCounter(key, value));
+export interface CounterMaps {
+  readonly metrics: BpfMap;
+  readonly forwarded: BpfMap;
 }
 
-export function removeCounters(metrics: BpfMap, endpointId: number): void {
+/** Counters that are 0 are left out. */
+export function readCounters({ metrics, forwarded }: CounterMaps, endpointIds: readonly number[]): Counter[] {
+  const passed = endpointIds.flatMap((endpointId) =>
+    directions.flatMap((direction): Counter[] => {
+      const value = forwarded.lookup(forwardedKey(endpointId, direction));
+      const sum = sumOf(value ?? new Uint8Array());
+      return sum.packets === 0n ? [] : [{ endpointId, direction, reason: 'forwarded', ...sum }];
+    }),
+  );
+  return [...passed, ...[...metrics.entries()].map(([key, value]) => decodeCounter(key, value))];
+}
+
+export function removeCounters({ metrics, forwarded }: CounterMaps, endpointId: number): void {
+  for (const direction of directions) {
+    const key = forwardedKey(endpointId, direction);
+    if (forwarded.lookup(key) !== undefined) forwarded.update(key, new Uint8Array(forwarded.valueLength));
+  }
   metrics.deleteBatch(
     directions.flatMap((_, direction) =>
       reasons.map((__, reason) => metricsKey.encode({ endpointId, reason, direction })),
@@ -67,6 +85,14 @@ function decodeCounter(keyBytes: Uint8Array, perCpu: Uint8Array): Counter {
   const key = metricsKey.decode(keyBytes);
   const reason = reasons[key.reason];
   if (reason === undefined) throw new RangeError(`counter with reason ${key.reason}`);
+  return { endpointId: key.endpointId, direction: directionOf(key.direction), reason, ...sumOf(perCpu) };
+}
+
+function forwardedKey(endpointId: number, direction: Direction): Uint8Array {
+  return endpointIdKey.encode({ endpointId: endpointId * 2 + directions.indexOf(direction) });
+}
+
+function sumOf(perCpu: Uint8Array): { packets: bigint; bytes: bigint } {
   let packets = 0n;
   let bytes = 0n;
   for (let offset = 0; offset < perCpu.length; offset += metricsValue.size) {
@@ -74,7 +100,7 @@ function decodeCounter(keyBytes: Uint8Array, perCpu: Uint8Array): Counter {
     packets += value.packets;
     bytes += value.bytes;
   }
-  return { endpointId: key.endpointId, direction: directionOf(key.direction), reason, packets, bytes };
+  return { packets, bytes };
 }
 
 function directionOf(index: number): Direction {

@@ -6,8 +6,8 @@
 import type { IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { SluiceError } from '../core/error.ts';
-import { type BpfMap, Errno, isErrno } from '../kernel/index.ts';
-import { type DropReason, endpointFlag, endpointIdKey, endpointStruct, reservedRule } from './abi.ts';
+import type { BpfMap } from '../kernel/index.ts';
+import { type DropReason, endpointFlag, reservedRule } from './abi.ts';
 import {
   type Counter,
   readCounters,
@@ -17,6 +17,7 @@ import {
   type RuleCounter,
 } from './counters.ts';
 import { type Connection, readConnections } from './connections.ts';
+import { EndpointMap } from './endpoint-map.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
 import {
   type AttachMechanism,
@@ -26,7 +27,7 @@ import {
   type NamedHookProgram,
 } from './hooks.ts';
 import { type IpcacheChange, IpcacheTable } from './ipcache-table.ts';
-import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
+import { mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
 import { readEndpointObject } from './programs.ts';
@@ -78,16 +79,20 @@ export class Datapath implements Disposable {
   readonly #maps: DatapathMaps;
   readonly #hooks: EndpointHooks;
   readonly #policies: PolicyTable;
+  readonly #endpoints: EndpointMap;
   readonly #ipcache: IpcacheTable;
   readonly #events: EventReader;
 
   private constructor(maps: DatapathMaps, hooks: EndpointHooks) {
     this.#maps = maps;
     this.#hooks = hooks;
+    this.#endpoints = new EndpointMap(maps.byName.endpoints);
     this.#policies = new PolicyTable(maps.byName.policy);
     this.#ipcache = new IpcacheTable(maps.byName.ipcache);
     this.#events = new EventReader(maps);
-    this.#policies.adopt(new Map(this.#endpointValues().map(([endpointId, { policyId }]) => [endpointId, policyId])));
+    this.#policies.adopt(
+      new Map(this.#endpoints.entries().map(([endpointId, { policyId }]) => [endpointId, policyId])),
+    );
   }
 
   /** Creates the maps or adopts those that are pinned; throws when those are of an incompatible version. */
@@ -119,10 +124,12 @@ export class Datapath implements Disposable {
     this.#hooks.attach(target.endpointId, target.netns, target.interfaceName);
   }
 
-  /** Makes the endpoint known, so that it can have its policy before its hooks. Idempotent. */
+  /**
+   * Makes the endpoint known, so that it can have its policy before its hooks. Idempotent. Throws limit_exceeded for an id
+   * beyond the limit.
+   */
   register(endpointId: number): void {
-    const key = endpointIdKey.encode({ endpointId });
-    if (this.#maps.byName.endpoints.lookup(key) === undefined) this.#createEndpoint(endpointId, key);
+    if (this.#endpoints.get(endpointId) === undefined) this.#endpoints.set(endpointId, { policyId: 0, flags: 0 });
   }
 
   /**
@@ -131,11 +138,11 @@ export class Datapath implements Disposable {
    * expire: no policy id is used twice, so a later endpoint of the same id has each of them judged anew.
    */
   detachEndpoint(endpointId: number, interfaces: readonly InterfacePlace[] = []): void {
-    this.#maps.byName.endpoints.delete(endpointIdKey.encode({ endpointId }));
+    this.#endpoints.delete(endpointId);
     this.#hooks.remove(endpointId, interfaces);
     const ruleIds = new Set([...this.#policies.ruleIds(endpointId), ...Object.values(reservedRule)]);
     this.#policies.forget(endpointId);
-    removeCounters(this.#maps.byName.metrics, endpointId);
+    removeCounters(this.#maps.byName, endpointId);
     removeRuleCounters(this.#maps.byName.rule_counters, endpointId, ruleIds);
   }
 
@@ -144,8 +151,7 @@ export class Datapath implements Disposable {
    * every established connection is judged again.
    */
   setPolicy(endpointId: number, policy: EndpointPolicy): void {
-    const key = endpointIdKey.encode({ endpointId });
-    const existing = this.#maps.byName.endpoints.lookup(key);
+    const existing = this.#endpoints.get(endpointId);
     if (existing === undefined) {
       throw new SluiceError({
         code: 'not_found',
@@ -155,12 +161,23 @@ export class Datapath implements Disposable {
       });
     }
     const flags = flagsOf(policy);
-    if (endpointStruct.decode(existing).flags === flags && this.#policies.isCurrent(endpointId, policy.entries)) return;
+    if (existing.flags === flags && this.#policies.isCurrent(endpointId, policy.entries)) return;
     const policyId = this.#maps.readConfig().lastPolicyId + 1;
     this.#maps.writeConfig({ lastPolicyId: policyId });
     const image = this.#policies.write(policyId, policy.entries);
-    this.#maps.byName.endpoints.update(key, endpointStruct.encode({ policyId, flags }));
+    this.#endpoints.set(endpointId, { policyId, flags });
     this.#policies.commit(endpointId, policyId, image);
+  }
+
+  /**
+   * Adds entries to the policy in force, and takes away those of the identities in `forget`. Only for identities that no
+   * address has: nobody's verdict changes, so no connection is judged again.
+   */
+  amendPolicy(
+    endpointId: number,
+    change: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
+  ): void {
+    this.#policies.amend(endpointId, change.add, change.forget);
   }
 
   /** The entries the kernel has for the endpoint. */
@@ -170,7 +187,7 @@ export class Datapath implements Disposable {
 
   endpoints(): EndpointState[] {
     const pinned = this.#hooks.pinned();
-    return this.#endpointValues().map(([endpointId, { policyId, flags }]) => ({
+    return this.#endpoints.entries().map(([endpointId, { policyId, flags }]) => ({
       endpointId,
       programmed: (flags & endpointFlag.programmed) !== 0,
       policyRevision: policyId,
@@ -200,8 +217,7 @@ export class Datapath implements Disposable {
   /** What is missing or wrong; empty when the endpoint is enforced on this interface. */
   checkEndpoint(endpointId: number, netns: string, interfaceName: string): Finding[] {
     const findings = this.#hooks.check(endpointId, netns, interfaceName);
-    const value = this.#maps.byName.endpoints.lookup(endpointIdKey.encode({ endpointId }));
-    const programmed = value !== undefined && (endpointStruct.decode(value).flags & endpointFlag.programmed) !== 0;
+    const programmed = ((this.#endpoints.get(endpointId)?.flags ?? 0) & endpointFlag.programmed) !== 0;
     if (programmed) return findings;
     return [...findings, { problem: 'not_programmed', message: `endpoint ${endpointId} has no policy in the kernel` }];
   }
@@ -217,7 +233,7 @@ export class Datapath implements Disposable {
 
   /** Endpoints in the kernel that are not among `known`. */
   orphans(known: ReadonlySet<number>): Orphan[] {
-    const ids = new Set([...this.#hooks.pinned().keys(), ...this.#endpointValues().map(([id]) => id)]);
+    const ids = new Set([...this.#hooks.pinned().keys(), ...this.#endpoints.entries().map(([id]) => id)]);
     return [...ids]
       .filter((id) => !known.has(id))
       .map((endpointId) => ({ endpointId, liveLinks: this.#hooks.liveLinks(endpointId) }));
@@ -238,7 +254,10 @@ export class Datapath implements Disposable {
 
   /** Packets and bytes since the endpoint was attached, forwarded ones included. */
   counters(): Counter[] {
-    return readCounters(this.#maps.byName.metrics);
+    return readCounters(
+      this.#maps.byName,
+      this.#endpoints.entries().map(([id]) => id),
+    );
   }
 
   dropCounters(): Counter<DropReason>[] {
@@ -249,7 +268,7 @@ export class Datapath implements Disposable {
 
   /** Decisions of the rules in force. */
   ruleCounters(): RuleCounter[] {
-    const rules = new Map(this.#endpointValues().map(([id]) => [id, this.#policies.ruleIds(id)]));
+    const rules = new Map(this.#endpoints.entries().map(([id]) => [id, this.#policies.ruleIds(id)]));
     const reserved: readonly number[] = Object.values(reservedRule);
     return readRuleCounters(this.#maps.byName.rule_counters, (endpointId, ruleId) => {
       const known = rules.get(endpointId);
@@ -279,10 +298,10 @@ export class Datapath implements Disposable {
 
   /** How full the maps are; takes a few system calls for each endpoint. */
   mapUsage(): MapUsage[] {
-    const { endpoints, metrics, rule_counters: ruleCounters } = this.#maps.byName;
+    const { metrics, rule_counters: ruleCounters } = this.#maps.byName;
     const count = (map: BpfMap): number => [...map.keys()].length;
     return mapUsage(this.#maps, {
-      endpoints: count(endpoints),
+      endpoints: this.#endpoints.entries().length,
       policy: this.#policies.size,
       ipcache: this.#ipcache.size,
       metrics: count(metrics),
@@ -293,6 +312,7 @@ export class Datapath implements Disposable {
   /** Lets go of everything it holds; enforcement goes on. */
   close(): void {
     this.#events[Symbol.dispose]();
+    this.#endpoints[Symbol.dispose]();
     this.#hooks[Symbol.dispose]();
     this.#maps.close();
   }
@@ -300,34 +320,11 @@ export class Datapath implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-
-  #createEndpoint(endpointId: number, key: Uint8Array): void {
-    const { endpoints } = this.#maps.byName;
-    try {
-      endpoints.update(key, endpointStruct.encode({ policyId: 0, flags: 0 }));
-    } catch (error) {
-      if (!isErrno(error, Errno.ENOSPC, Errno.E2BIG)) throw error;
-      throw new SluiceError({
-        code: 'limit_exceeded',
-        operation: 'create endpoint',
-        object: String(endpointId),
-        what: `the node may have ${endpoints.spec.maxEntries} endpoints`,
-        remedy: mapRemedies.endpoints,
-        cause: error,
-      });
-    }
-  }
-
-  #endpointValues(): [endpointId: number, value: ReturnType<typeof endpointStruct.decode>][] {
-    return [...this.#maps.byName.endpoints.entries()].map(([key, value]) => [
-      endpointIdKey.decode(key).endpointId,
-      endpointStruct.decode(value),
-    ]);
-  }
 }
 
 function flagsOf(policy: EndpointPolicy): number {
   return (
+    endpointFlag.present |
     endpointFlag.programmed |
     (policy.isolated.ingress ? endpointFlag.isolatedIngress : 0) |
     (policy.isolated.egress ? endpointFlag.isolatedEgress : 0) |

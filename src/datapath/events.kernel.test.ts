@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { formatIp } from '../core/ip.ts';
 import type { Collection } from '../kernel/index.ts';
-import { type Direction, endpointIdKey, endpointStruct } from './abi.ts';
+import type { Direction } from './abi.ts';
 import { Datapath, type DatapathEvent, type EndpointPolicy } from './datapath.ts';
 import { DatapathMaps } from './maps.ts';
 import { ethernet, icmpHeader, ip, tcpFlag, tcpHeader, udpHeader } from './packets.ts';
@@ -71,13 +71,11 @@ describe('events of the kernel', { skip: reason ?? false }, () => {
   });
 
   beforeEach(() => {
-    for (const map of ['conntrack', 'fragments', 'rule_counters', 'event_budgets', 'endpoints'] as const) {
+    for (const map of ['conntrack', 'fragments', 'rule_counters', 'event_budgets'] as const) {
       maps.byName[map].deleteBatch([...maps.byName[map].keys()]);
     }
-    maps.byName.endpoints.update(
-      endpointIdKey.encode({ endpointId }),
-      endpointStruct.encode({ policyId: 0, flags: 0 }),
-    );
+    datapath.detachEndpoint(endpointId);
+    datapath.register(endpointId);
     datapath.setEventKinds({ allow: false });
     datapath.setPolicy(endpointId, standard);
     datapath.readEvents(Infinity);

@@ -12,20 +12,21 @@ export const mapNames = [
   'conntrack',
   'fragments',
   'metrics',
+  'forwarded',
   'rule_counters',
   'events',
   'event_budgets',
   'event_losses',
-  'clock',
   'config',
   'scratch',
 ] as const;
 export type MapName = (typeof mapNames)[number];
 
-type FixedMapName = 'clock' | 'config' | 'event_losses' | 'scratch';
+/** `forwarded` has two elements for each of `endpoints`. */
+type FixedMapName = 'config' | 'event_losses' | 'forwarded' | 'scratch';
 
 function isFixed(name: MapName): name is FixedMapName {
-  return name === 'clock' || name === 'config' || name === 'event_losses' || name === 'scratch';
+  return name === 'config' || name === 'event_losses' || name === 'forwarded' || name === 'scratch';
 }
 
 /** Entries per map; the defaults are those of bpf/maps.h. Only maps that do not exist yet take a new size. */
@@ -99,7 +100,12 @@ function mapSpecOf(spec: CollectionSpec, name: MapName, limits: MapLimits): MapS
       what: `no map ${name}`,
     });
   }
-  const limit = isFixed(name) ? undefined : limits[name];
+  const limit =
+    name === 'forwarded' && limits.endpoints !== undefined
+      ? limits.endpoints * 2
+      : isFixed(name)
+        ? undefined
+        : limits[name];
   return limit === undefined ? map : { ...map, maxEntries: limit };
 }
 

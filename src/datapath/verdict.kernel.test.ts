@@ -9,12 +9,12 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import type { BpfProgram, Collection } from '../kernel/index.ts';
 import { type Direction, type Reason } from './abi.ts';
+import { readCounters } from './counters.ts';
 import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
 import { DatapathMaps } from './maps.ts';
 import { ethernet, icmpHeader, ip, type IpOptions, ipv4, ipv6, tcpFlag, tcpHeader, udpHeader } from './packets.ts';
 import { loadEndpointPrograms, programNames, readEndpointObject } from './programs.ts';
 import { mustPrefix, TestBpffs, whyNoKernelTests } from './test-bed.ts';
-import { endpointIdKey, endpointStruct } from './abi.ts';
 
 const endpointId = 7;
 const pod = { 4: '10.0.0.10', 6: 'fd00::10' } as const;
@@ -674,10 +674,8 @@ describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
   beforeEach(() => {
     for (const map of [maps.byName.conntrack, maps.byName.fragments, maps.byName.metrics])
       map.deleteBatch([...map.keys()]);
-    maps.byName.endpoints.update(
-      endpointIdKey.encode({ endpointId }),
-      endpointStruct.encode({ policyId: 0, flags: 0 }),
-    );
+    datapath.detachEndpoint(endpointId);
+    datapath.register(endpointId);
     datapath.setPolicy(endpointId, standard);
   });
 
@@ -695,7 +693,8 @@ describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
   }
 
   function counted(): Map<string, bigint> {
-    return new Map(datapath.counters().map((counter) => [`${counter.direction} ${counter.reason}`, counter.packets]));
+    const counters = readCounters(maps.byName, [endpointId]);
+    return new Map(counters.map((counter) => [`${counter.direction} ${counter.reason}`, counter.packets]));
   }
 
   function check(steps: readonly Step[]): void {
@@ -723,10 +722,8 @@ describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
   });
 
   it('an endpoint that is not programmed drops, the node included', () => {
-    maps.byName.endpoints.update(
-      endpointIdKey.encode({ endpointId }),
-      endpointStruct.encode({ policyId: 0, flags: 0 }),
-    );
+    datapath.detachEndpoint(endpointId);
+    datapath.register(endpointId);
     check([
       out('not_programmed', tcp(4, pod, server, [1, 2], SYN)),
       into('not_programmed', tcp(4, node, pod, [1, 2], SYN)),

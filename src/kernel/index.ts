@@ -4,6 +4,7 @@ export { Btf, type BtfType } from './bpf/btf.ts';
 export { haveTcx } from './bpf/features.ts';
 export { BpfLink, type HookProgram, type LinkInfo, queryTcx, type TcxHook } from './bpf/link.ts';
 export { BpfMap, mapDifferences, MapFlag, type MapSpec, MapType, possibleCpus, UpdateFlag } from './bpf/map.ts';
+export { MappedMap } from './bpf/mapped-map.ts';
 export { unpin } from './bpf/object.ts';
 export { RingBufferReader } from './bpf/ring-buffer.ts';
 export { BpfProgram, ProgramType, type TestRun, VerifierError } from './bpf/program.ts';

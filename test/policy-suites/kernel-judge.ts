@@ -6,7 +6,6 @@
 
 import type { Pod } from '../../src/api/kubernetes.ts';
 import { bitsOf, formatIp, parsePrefix, type IpAddress, type IpPrefix } from '../../src/core/ip.ts';
-import { endpointIdKey, endpointStruct } from '../../src/datapath/abi.ts';
 import { Datapath } from '../../src/datapath/datapath.ts';
 import { DatapathMaps } from '../../src/datapath/maps.ts';
 import { icmpHeader, ip, tcpFlag, tcpHeader, udpHeader } from '../../src/datapath/packets.ts';
@@ -36,10 +35,7 @@ export class KernelJudge implements Disposable {
     this.#datapath = Datapath.open({ bpffsDir: this.#bpffs.path });
     this.#maps = DatapathMaps.open(this.#bpffs.path, object.spec, {});
     this.#programs = loadEndpointPrograms(object, this.#maps.byName, endpointId);
-    this.#maps.byName.endpoints.update(
-      endpointIdKey.encode({ endpointId }),
-      endpointStruct.encode({ policyId: 0, flags: 0 }),
-    );
+    this.#datapath.register(endpointId);
   }
 
   get datapath(): Datapath {
