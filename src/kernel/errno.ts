@@ -26,8 +26,12 @@ export const Errno = {
   EADDRNOTAVAIL: 99,
   ENETUNREACH: 101,
   ENOBUFS: 105,
+  EPROTONOSUPPORT: 93,
   EOPNOTSUPP: 95,
   EAFNOSUPPORT: 97,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+  EINPROGRESS: 115,
   ESTALE: 116,
   /** Kernel-internal, yet bpf(2) lets it out where an operation is missing. */
   ENOTSUPP: 524,

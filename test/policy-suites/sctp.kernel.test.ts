@@ -71,7 +71,7 @@ describe('upstream SCTP cases by real associations', { skip: whyNoSctp() ?? fals
     netlink.addLink({ kind: 'ipvlan', name: 'new0', parentIfindex, mode: 'l2' });
     netlink.setLink(netlink.mustLink('new0').ifindex, { name: 'eth0', netnsFd: netns.fd });
     const run = (...args: string[]): unknown => execFileSync('nsenter', [`--net=${path}`, 'ip', ...args]);
-    run('link', 'set', 'eth0', 'up');
+    for (const name of ['lo', 'eth0']) run('link', 'set', name, 'up');
     run('addr', 'add', `${addressing(pod)[4]}/24`, 'dev', 'eth0');
     run('addr', 'add', `${addressing(pod)[6]}/64`, 'dev', 'eth0', 'nodad');
     datapath.attach({ endpointId: endpointIdOf(pod), netns: path, interfaceName: 'eth0' });
