@@ -54,7 +54,12 @@ export class AgentBuild implements Disposable {
       ...['--state-dir', paths.stateDir, '--cni-socket', paths.cniSocketPath, '--health-address', '127.0.0.1:0'],
       ...['--log-level', process.env['SLUICE_BENCH_LOG'] ?? 'warn'],
     ];
-    return new BenchAgent(spawn(join(this.#dir, 'bin', 'sluice'), args, { stdio: ['ignore', 2, 2] }), paths);
+    // For a profile: SLUICE_BENCH_NODE_FLAGS="--cpu-prof --cpu-prof-dir=DIR".
+    const flags = process.env['SLUICE_BENCH_NODE_FLAGS']?.split(' ');
+    const program = join(this.#dir, 'bin', 'sluice');
+    const [command, before] =
+      flags === undefined ? [program, []] : [process.execPath, [...flags, join(this.#dir, 'dist', 'sluice.mjs')]];
+    return new BenchAgent(spawn(command, [...before, ...args], { stdio: ['ignore', 2, 2] }), paths);
   }
 
   [Symbol.dispose](): void {

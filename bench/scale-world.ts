@@ -97,6 +97,11 @@ function policySpec(kind: number, ns: number, app: number, apps: number): Networ
   return { podSelector: appIs(app), policyTypes: types, ...rules };
 }
 
+/** The same pod, as the kubelet reports it once it runs. */
+export function runningPod(pod: Pod, ip: string): Pod {
+  return { ...pod, status: { phase: 'Running', podIP: ip, podIPs: [{ ip }], ...statusDetails } } as unknown as Pod;
+}
+
 function policyObject(index: number, ns: number, name: string, spec: NetworkPolicySpec): NetworkPolicy {
   return { metadata: metadata(`p${index}`, name, namespaceName(ns), {}), spec };
 }
@@ -106,7 +111,10 @@ function podObject(index: number, ns: number, app: number, replica: number, isLo
   const labels = { app: appName(app), 'pod-template-hash': hash, tier: app % 2 === 0 ? 'front' : 'back' };
   const name = `${appName(app)}-${hash}-${replica}`;
   const ip = podIp(index);
-  const status = { phase: 'Running' as const, podIP: ip, podIPs: [{ ip }], ...statusDetails };
+  // A pod of the measured node has no address before its ADD.
+  const status = isLocal
+    ? { phase: 'Pending' as const }
+    : { phase: 'Running' as const, podIP: ip, podIPs: [{ ip }], ...statusDetails };
   const spec = { nodeName: isLocal ? localNode : `node-${Math.floor(index / podsPerNode)}`, ...specDetails };
   return { metadata: metadata(`u${index}`, name, namespaceName(ns), labels), spec, status } as unknown as Pod;
 }

@@ -15,7 +15,7 @@ import { AgentBuild, type AgentPaths, type BenchAgent } from './agent-process.ts
 import { type FirstPacket, KernelVerdict } from './kernel-verdict.ts';
 import { type BenchRow, percentile, type Suite } from './report.ts';
 import { ScaleApi } from './scale-api.ts';
-import { appName, localNode, namespaceName, podIp, scaleWorld, type ScaleWorld } from './scale-world.ts';
+import { appName, localNode, namespaceName, podIp, runningPod, scaleWorld, type ScaleWorld } from './scale-world.ts';
 
 const suite = 'scale';
 const sizes = [3_000, 30_000] as const;
@@ -38,7 +38,7 @@ export const scaleSuite: Suite = {
   async run({ quick, log }) {
     using program = await AgentBuild.make();
     const results: Measured[] = [];
-    for (const size of sizes) {
+    for (const size of process.env['SIZES']?.split(',').map(Number) ?? sizes) {
       log(`${size} pods and policies`);
       results.push(await measure(program, size, quick ? 20 : 200, log));
     }
@@ -123,13 +123,15 @@ async function addPods(bed: Bed, agent: BenchAgent): Promise<number[]> {
   const times: number[] = [];
   for (const [i, index] of bed.world.local.entries()) {
     const before = performance.now();
-    await addWhenReady(agent, bed.netns[i] ?? '', mustPod(bed.world, index));
+    const pod = mustPod(bed.world, index);
+    await addWhenReady(agent, bed.netns[i] ?? '', pod, podIp(index));
     times.push(performance.now() - before);
+    bed.api.put(pods, runningPod(pod, podIp(index)));
   }
   return times;
 }
 
-async function addWhenReady(agent: BenchAgent, netns: string, { metadata, status }: Pod): Promise<void> {
+async function addWhenReady(agent: BenchAgent, netns: string, { metadata }: Pod, ip: string): Promise<void> {
   const { namespace = '', name = '', uid = '' } = metadata ?? {};
   const environment = {
     CNI_COMMAND: 'ADD',
@@ -141,7 +143,7 @@ async function addWhenReady(agent: BenchAgent, netns: string, { metadata, status
   const prevResult = {
     cniVersion: '1.0.0',
     interfaces: [{ name: 'eth0', sandbox: netns }],
-    ips: [{ address: `${status?.podIP ?? ''}/16`, interface: 0 }],
+    ips: [{ address: `${ip}/16`, interface: 0 }],
   };
   const stdin = JSON.stringify({ cniVersion: '1.0.0', name: 'bench', type: 'sluice', prevResult });
   for (let attempt = 1; ; attempt++) {

@@ -77,6 +77,7 @@ function hooksOf(datapath: Datapath, bpffsDir: string): EndpointHooks {
 function policyMapsOf(datapath: Datapath): PolicyMaps {
   return {
     setPolicy: (endpointId, policy) => datapath.setPolicy(endpointId, policy),
+    amendPolicy: (endpointId, change) => datapath.amendPolicy(endpointId, change),
     policy: (endpointId) => {
       const state = datapath.endpoints().find((endpoint) => endpoint.endpointId === endpointId);
       if (state?.programmed !== true) return undefined;

@@ -8,6 +8,7 @@ import { silentLogger } from '../core/log.ts';
 import { ManualClock } from '../core/manual-clock.ts';
 import type { IdentityId } from '../policy/identity.ts';
 import { IpcacheTable } from '../policy/ipcache-table.ts';
+import type { PolicyEntry } from '../policy/compile.ts';
 import { PolicyIndex } from '../policy/policy-index.ts';
 import { lookupIdentity, simulate } from '../policy/simulate.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
@@ -36,9 +37,23 @@ class MemoryMaps implements PolicyMaps {
   readonly addresses = new Map<string, IdentityId>();
   onWrite: () => void = () => undefined;
   writes = 0;
+  amendments = 0;
 
   setPolicy(endpointId: number, policy: ProgrammedPolicy): void {
     this.policies.set(endpointId, policy);
+    this.#written();
+  }
+
+  amendPolicy(
+    endpointId: number,
+    { add, forget }: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
+  ): void {
+    const { entries = [], ...policy } = this.policies.get(endpointId) ?? assert.fail('no policy to amend');
+    const used = new Set<number>(this.addresses.values());
+    for (const id of [...forget, ...add.map(({ identity }) => identity)]) assert(!used.has(id), `${id} has an address`);
+    const kept = entries.filter(({ identity }) => !forget.has(identity));
+    this.policies.set(endpointId, { ...policy, entries: [...kept, ...add] });
+    this.amendments++;
     this.#written();
   }
 
@@ -222,6 +237,7 @@ describe('the policy reconciler', () => {
     const writes = maps.writes;
     await once();
     assert(maps.writes > writes);
+    assert(maps.amendments > 0, 'the new identity was taken in without a new policy');
   });
 
   it('writes nothing before the informers are synced, and nothing when nothing changed', async () => {

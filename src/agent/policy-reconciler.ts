@@ -7,9 +7,10 @@
  * The order of writes, so that an address is let in only where the old policies let it in, or the new ones do, and a flow
  * that both allow is not cut in between:
  *
- *   1. policies widened: what is in force, plus entries for identities that no address has yet. Nobody matches those.
+ *   1. policies widened in place: entries for identities that no address has yet. Nobody matches those.
  *   2. ipcache: addresses move to their new identities, which every policy knows since step 1.
  *   3. policies as they are to be. Identities without addresses are then released; their numbers rest before reuse.
+ *      Where only their entries are to go, they go in place: no policy is written anew, no connection judged again.
  *
  * Writing the new policies first would be wrong: an address that a new policy excepts (ipBlock.except) still has an
  * identity that does not know of the exception, and would be let in until step 2. In step 2 an address may move to an
@@ -26,9 +27,10 @@ import { formatErrorChain, SluiceError } from '../core/error.ts';
 import { parsePrefix, type IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
-import { PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
+import { compareEntries, PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import {
+  anyIdentity,
   firstAllocatedIdentity,
   IdentityAllocator,
   lastAllocatedIdentity,
@@ -49,6 +51,11 @@ export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'ent
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
   setPolicy(endpointId: number, policy: ProgrammedPolicy): void;
+  /** Adds entries, and takes away those of the identities in `forget`, of identities that no address has; judges nothing anew. */
+  amendPolicy(
+    endpointId: number,
+    change: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
+  ): void;
   /** What the kernel holds; undefined while the endpoint drops everything. */
   policy(endpointId: number): ProgrammedPolicy | undefined;
   updateIpcache(change: {
@@ -140,9 +147,13 @@ export class PolicyReconciler {
 
   /** Resolves when a run that began after this call has written the endpoint's policy; rejects if it could not. */
   async program(endpointId: number, signal: AbortSignal): Promise<void> {
-    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    const settled = new AbortController();
+    const aborted = new Promise<void>((resolve) =>
+      signal.addEventListener('abort', () => resolve(), { once: true, signal: settled.signal }),
+    );
     // A run fails when any endpoint fails; only this one's outcome matters here.
     await Promise.race([this.#runner.runOnce().catch(() => undefined), aborted]);
+    settled.abort();
     signal.throwIfAborted();
     const cause = this.#failures.get(endpointId) ?? this.#runFailure;
     if (cause === undefined && this.#policies.has(endpointId)) return;
@@ -281,7 +292,11 @@ export class PolicyReconciler {
       const current = this.#policies.get(endpointId);
       if (current === undefined) continue; // drops everything until step 3
       const extra = this.#compile(pod, false).entries.filter((entry) => unmapped.has(entry.identity));
-      if (extra.length > 0) this.#write(endpointId, { ...current, entries: [...current.entries, ...extra] });
+      if (extra.length === 0) continue;
+      this.#attempt(endpointId, () => {
+        this.#deps.maps.amendPolicy(endpointId, { add: extra, forget: new Set() });
+        return { ...current, entries: [...current.entries, ...extra].sort(compareEntries) };
+      });
     }
   }
 
@@ -295,9 +310,28 @@ export class PolicyReconciler {
     const policy = { isolated, entries, audit };
     const written = this.#policies.get(endpointId);
     if (written?.ours === true && samePolicy(written, policy)) return;
+    this.#attempt(endpointId, () => {
+      const gone = written?.ours === true ? this.#goneIdentities(written, policy) : undefined;
+      if (gone === undefined) this.#deps.maps.setPolicy(endpointId, policy);
+      else this.#deps.maps.amendPolicy(endpointId, { add: [], forget: gone });
+      return { ...policy, ours: true };
+    });
+  }
+
+  /** Identities that no address has any more, when without them `written` is what is wanted; undefined otherwise. */
+  #goneIdentities(written: ProgrammedPolicy, wanted: ProgrammedPolicy): Set<number> | undefined {
+    const gone = new Set<number>();
+    const kept = written.entries.filter(({ identity }) => {
+      const known = identity === anyIdentity || this.#view.has(identity);
+      if (!known) gone.add(identity);
+      return known;
+    });
+    return gone.size > 0 && samePolicy({ ...written, entries: kept }, wanted) ? gone : undefined;
+  }
+
+  #attempt(endpointId: number, write: () => Written): void {
     try {
-      this.#deps.maps.setPolicy(endpointId, policy);
-      this.#policies.set(endpointId, { ...policy, ours: true });
+      this.#policies.set(endpointId, write());
     } catch (error) {
       // Unknown now: the next run writes it again.
       this.#policies.delete(endpointId);

@@ -229,6 +229,23 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
     assert.deepEqual(datapath.endpoints(), [before]);
   });
 
+  it('takes in and gives up identities in place, with what it derives from their entries', () => {
+    const pair = stack.use(new TestPair('veth'));
+    const datapath = opened();
+    datapath.attach(target(pair));
+    datapath.setPolicy(endpointId, { ...egressDenied, entries: [allowPeer('egress')] });
+    using policy = BpfMap.openPinned(`${bpffs.path}/policy`);
+    const keys = (): number => [...(policy?.keys() ?? [])].length;
+    const before = { revision: datapath.endpoints()[0]?.policyRevision, keys: keys() };
+    const added = { ...allowPeer('egress', 9), identity: 4000 };
+    datapath.amendPolicy(endpointId, { add: [added], forget: new Set() });
+    assert.deepEqual(datapath.policyEntries(endpointId), [allowPeer('egress'), added]);
+    assert.equal(keys(), before.keys + 2);
+    datapath.amendPolicy(endpointId, { add: [], forget: new Set([4000]) });
+    assert.deepEqual(datapath.policyEntries(endpointId), [allowPeer('egress')]);
+    assert.deepEqual({ revision: datapath.endpoints()[0]?.policyRevision, keys: keys() }, before);
+  });
+
   it('refuses pinned maps of another layout, and a policy that does not fit', () => {
     const pair = stack.use(new TestPair('veth'));
     const small = stack.use(Datapath.open({ bpffsDir: bpffs.path, limits: { policy: 4, conntrack: 1024 } }));

@@ -97,6 +97,22 @@ export class PolicyTable {
     if (older !== undefined) this.#erase(older);
   }
 
+  /**
+   * Changes the policy in force in place: adds entries and removes all of the identities in `forget`. Not atomic, so only
+   * for identities that no address has: no packet finds their entries. All or nothing of what is added.
+   */
+  amend(endpointId: number, add: readonly PolicyEntry[], forget: ReadonlySet<number>): void {
+    const current = this.#current.get(endpointId);
+    if (current === undefined) throw new RangeError(`endpoint ${endpointId} has no policy`);
+    const added = add.length === 0 ? [] : splitImage(this.write(current.policyId, add), entrySize);
+    const before = splitImage(current.image, entrySize);
+    const isForgotten = (entry: Uint8Array): boolean => forget.has(identityOf(entry));
+    const gone = before.filter(isForgotten);
+    if (gone.length > 0) this.#map.deleteBatch(gone.map((entry) => entry.subarray(0, policyKey.size)));
+    const kept = gone.length === 0 ? before : before.filter((entry) => !isForgotten(entry));
+    this.#current.set(endpointId, { ...current, image: concatSorted([...kept, ...added]) });
+  }
+
   forget(endpointId: number): void {
     for (const generations of [this.#current, this.#retired]) {
       const generation = generations.get(endpointId);
@@ -154,6 +170,11 @@ function derivedEntries(entries: readonly PolicyEntry[]): PolicyEntry[] {
 
 function isDerived(key: Uint8Array): boolean {
   return (key[policyKey.fields.direction[2]] ?? 0) >= POLICY_ANY_PORT;
+}
+
+function identityOf(entry: Uint8Array): number {
+  const at = policyKey.fields.identity[2];
+  return new DataView(entry.buffer, entry.byteOffset, entry.byteLength).getUint32(at, true);
 }
 
 function ruleIdsOf(image: Uint8Array): number[] {

@@ -262,7 +262,8 @@ class EntrySet {
   }
 }
 
-function compareEntries(a: PolicyEntry, b: PolicyEntry): number {
+/** The order of an EndpointPolicy's entries. */
+export function compareEntries(a: PolicyEntry, b: PolicyEntry): number {
   if (a.direction !== b.direction) return a.direction === 'ingress' ? -1 : 1;
   return a.identity - b.identity || a.protocol - b.protocol || a.port - b.port || a.portPrefixLen - b.portPrefixLen;
 }

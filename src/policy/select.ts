@@ -99,6 +99,10 @@ export class IdentityView implements Identities {
     return selection.ids;
   }
 
+  has(id: IdentityId): boolean {
+    return this.#descriptors.has(id);
+  }
+
   namedPorts(id: IdentityId): readonly NamedPort[] {
     return this.#descriptors.get(id)?.namedPorts ?? [];
   }
