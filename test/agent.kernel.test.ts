@@ -109,7 +109,7 @@ describe('the agent', () => {
       cniSocketPath: join(dir, 'cni.sock'),
       healthAddress: '127.0.0.1:0',
     };
-    const args = ['--import', 'tsx', join(root, 'test/agent-process.ts'), JSON.stringify(options)];
+    const args = [...agentProcess(), JSON.stringify(options)];
     const child = spawn(process.execPath, args, { cwd: root, stdio: ['pipe', 'pipe', 'pipe'] });
     const log: Buffer[] = [];
     child.stderr.on('data', (chunk: Buffer) => log.push(chunk));
@@ -401,4 +401,12 @@ async function until<T>(what: string, condition: () => T | Promise<T>, timeoutMs
     if (Date.now() > deadline) assert.fail(`${what}: not within ${timeoutMs} ms`);
     await pause(50);
   }
+}
+
+/** In the small VM the tests come bundled (scripts/testing/run.mjs), and so does what they start. */
+function agentProcess(): string[] {
+  const bundles = process.env['SLUICE_TEST_BUNDLES'];
+  return bundles === undefined
+    ? ['--import', 'tsx', join(packageRoot(), 'test/agent-process.ts')]
+    : [join(bundles, 'test/agent-process.mjs')];
 }
