@@ -3,9 +3,9 @@ import { pino } from 'pino';
 import { startAgent, type AgentOptions } from '../src/agent/agent.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 
-type Data = Pick<AgentOptions, 'nodeName' | 'bpffsDir' | 'stateDir' | 'cniSocketPath' | 'healthAddress'>;
+export type AgentData = Omit<AgentOptions, 'kubeConfig' | 'log' | 'clock'>;
 
-const { kubeConfigPath, ...options } = JSON.parse(process.argv[2] ?? '{}') as Data & {
+const { kubeConfigPath, ...options } = JSON.parse(process.argv[2] ?? '{}') as AgentData & {
   readonly kubeConfigPath: string;
 };
 const agent = await startAgent({

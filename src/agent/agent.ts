@@ -177,6 +177,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
   cluster.onChange(() => {
     policy.markDirty();
     tasks.limits.markDirty();
+    if (!adoption.passed) tasks.adoption.markDirty();
   });
   const tools = createAgentTools({
     ...{ nodeName, enforcement, cluster, policy, audited, clock, log },
@@ -353,12 +354,12 @@ function pluginTable(
     attachmentNamespace,
     clusterNetwork,
     attachments: () =>
-      store.list().map((record) => ({
-        containerId: record.containerId,
-        interface: record.ifName,
-        podUid: record.pod.uid,
-        network: record.networkName,
-      })),
+      // An adopted endpoint knows neither its container nor its network.
+      store
+        .list()
+        .flatMap(({ adopted, containerId, ifName, pod, networkName }) =>
+          adopted === true ? [] : [{ containerId, interface: ifName, podUid: pod.uid, network: networkName }],
+        ),
     clock,
     log,
   });

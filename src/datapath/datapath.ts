@@ -138,8 +138,9 @@ export class Datapath implements Disposable {
    * expire: no policy id is used twice, so a later endpoint of the same id has each of them judged anew.
    */
   detachEndpoint(endpointId: number, interfaces: readonly InterfacePlace[] = []): void {
-    this.#endpoints.delete(endpointId);
+    // Hooks first: an adopted pod has other hooks by now, which these must not cut.
     this.#hooks.remove(endpointId, interfaces);
+    this.#endpoints.delete(endpointId);
     const ruleIds = new Set([...this.#policies.ruleIds(endpointId), ...Object.values(reservedRule)]);
     this.#policies.forget(endpointId);
     removeCounters(this.#maps.byName, endpointId);
