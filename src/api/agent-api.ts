@@ -186,7 +186,13 @@ export interface DirectionExplanation {
   /** One sentence. */
   readonly summary: string;
   /** What the kernel's entries say, from the agent that enforces this side; absent elsewhere. */
-  readonly kernel?: { readonly verdict: ExplainVerdict; readonly rule: RuleName; readonly agrees: boolean };
+  readonly kernel?: {
+    readonly node: string;
+    readonly verdict: ExplainVerdict;
+    readonly rule: RuleName;
+    /** False for a moment after a change; for longer, the agent cannot write what it should. */
+    readonly agrees: boolean;
+  };
 }
 
 /** One pair of addresses. */

@@ -1,10 +1,10 @@
 /** `sluice lab …`: a whole cluster on one machine. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { EnforcementMode } from '../api/agent-api.ts';
 import { policyEnforcementOption } from './agent.ts';
 import { logLevelOption, parsePort } from './controller.ts';
+import { defaultLabDir } from './lab-dir.ts';
 import { createLogger, stopSignal } from './process.ts';
 
 interface DirFlags {
@@ -56,14 +56,9 @@ export function registerLabCommands(program: Command): void {
 
 function dirOption(): Option {
   return new Option('--dir <directory>', 'where the lab lives').default(
-    defaultDir(),
+    defaultLabDir(process.env),
     '$XDG_STATE_HOME/sluice/lab or ~/.local/state/sluice/lab',
   );
-}
-
-/** XDG base directory specification. */
-function defaultDir(): string {
-  return join(process.env['XDG_STATE_HOME'] || join(homedir(), '.local', 'state'), 'sluice', 'lab');
 }
 
 function parseCount(text: string): number {

@@ -4,7 +4,10 @@ import { formatErrorChain } from '../core/error.ts';
 import { registerAgentCommand } from './agent.ts';
 import { registerControllerCommand } from './controller.ts';
 import { registerDemoCommand } from './demo.ts';
+import { registerDropsCommand } from './drops.ts';
+import { registerEndpointCommands } from './endpoint.ts';
 import { registerLabCommands } from './lab.ts';
+import { registerPolicyCommands } from './policy.ts';
 import { version } from './version.ts';
 import { registerVmCommands } from './vm.ts';
 
@@ -15,6 +18,9 @@ const program = new Command('sluice')
 
 registerAgentCommand(program);
 registerControllerCommand(program);
+registerEndpointCommands(program);
+registerPolicyCommands(program);
+registerDropsCommand(program);
 registerLabCommands(program);
 registerDemoCommand(program);
 registerVmCommands(program);

@@ -50,7 +50,7 @@ class KernelJudge {
   beside(side: DirectionExplanation, subject: Party, peer: Party): DirectionExplanation {
     const ip = parseIp(peer.address);
     if (side.reason === 'self' || subject.kind !== 'pod' || ip === undefined) return side;
-    const { kernel, rules } = this.#sources;
+    const { kernel, rules, nodeName } = this.#sources;
     const records = recordsOf(this.#sources, subject.namespace ?? '', subject.name ?? '');
     const record = records.find(({ ips }) => ips.includes(subject.address)) ?? records[0];
     const state = kernel.endpoints().find(({ endpointId }) => endpointId === record?.endpointId);
@@ -63,7 +63,7 @@ class KernelJudge {
     const identity = lookupIdentity(this.#ipcache, ip);
     const { verdict, ruleId, allowed } = judge({ isolated, entries }, side.direction, identity, this.#port);
     const agrees = verdict === side.verdict && (verdict !== 'partly' || allowed.toString() === side.allowedPorts);
-    return { ...side, kernel: { verdict, rule: rules.nameOf(ruleId), agrees } };
+    return { ...side, kernel: { node: nodeName, verdict, rule: rules.nameOf(ruleId), agrees } };
   }
 }
 
