@@ -4,10 +4,11 @@ import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
-import { RtNetlink } from '../kernel/index.ts';
+import { hasErrorCode } from '../core/error.ts';
+import { haveTcx, RtNetlink } from '../kernel/index.ts';
 import { Datapath } from './datapath.ts';
 import { applyBandwidth, ifbName, MIN_RATE_BPS, readBandwidth, tbfParameters } from './shaper.ts';
-import { address, TestBpffs, TestPair, whyNoKernelTests } from './test-bed.ts';
+import { address, TestBpffs, TestPair, whyNoKernelTests, whyNoLink } from './test-bed.ts';
 
 const limitBps = 100_000_000;
 const interfaceName = 'eth0';
@@ -39,34 +40,84 @@ async function goodputMbps(pair: TestPair, direction: 'up' | 'down', seconds = 3
   }
 }
 
-const within = (value: number, wanted: number, tolerance: number): void =>
-  assert.ok(Math.abs(value - wanted) <= tolerance, `${value.toFixed(1)} Mbit/s, wanted ${wanted} ± ${tolerance}`);
+/**
+ * Never above the limit; up to it in one of three runs, because on a busy machine (above all an emulated one) it may be
+ * the CPU that limits.
+ */
+async function carries(pair: TestPair, direction: 'up' | 'down', wanted: number, tolerance: number): Promise<void> {
+  const seen: number[] = [];
+  for (let run = 0; run < 3; run++) {
+    const mbps = await goodputMbps(pair, direction);
+    seen.push(mbps);
+    assert.ok(
+      mbps <= wanted + tolerance,
+      `${direction}: ${mbps.toFixed(1)} Mbit/s, more than ${wanted} + ${tolerance}`,
+    );
+    if (mbps >= wanted - tolerance) return;
+  }
+  assert.fail(
+    `${direction}: ${seen.map((mbps) => mbps.toFixed(1)).join(', ')} Mbit/s, wanted ${wanted} ± ${tolerance}`,
+  );
+}
+
+/** Several times the limit, which the emulated CPU of the VM can do too. */
+const freeMbps = 300;
 
 describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
-  for (const link of ['veth', 'macvlan'] as const) {
-    it(`${link}: limits each direction alone, changes live, and is removed`, async () => {
-      using pair = new TestPair(link);
-      const target = { netns: pair.pod, interfaceName };
-      const egress = applyBandwidth({ ...target, egressBps: limitBps });
-      assert.equal(egress.egressBps, limitBps);
-      assert.equal(egress.ingressBps, undefined);
-      within(await goodputMbps(pair, 'up'), 95, 3);
-      assert.ok((await goodputMbps(pair, 'down', 1)) > 500, 'the other direction is free');
-      const both = applyBandwidth({ ...target, egressBps: limitBps / 5, ingressBps: limitBps });
-      assert.deepEqual(readBandwidth(target), both);
-      within(await goodputMbps(pair, 'up'), 19, 0.8);
-      within(await goodputMbps(pair, 'down'), 95, 3);
-      applyBandwidth({ ...target, ingressBps: limitBps });
-      assert.ok((await goodputMbps(pair, 'up', 1)) > 500);
-      within(await goodputMbps(pair, 'down'), 95, 3);
-      applyBandwidth(target);
-      assert.deepEqual(
-        Object.values(readBandwidth(target)).filter((value) => value !== undefined),
-        [],
-      );
-      assert.ok((await goodputMbps(pair, 'down', 1)) > 500);
-      using netlink = RtNetlink.open(pair.pod);
-      assert.equal(netlink.linkByName(ifbName(netlink.mustLink(interfaceName).ifindex)), undefined);
+  for (const link of ['veth', 'macvlan', 'ipvlan-l2'] as const) {
+    it(
+      `${link}: limits each direction alone, changes live, and is removed`,
+      { skip: whyNoLink(link) ?? false },
+      async () => {
+        using pair = new TestPair(link);
+        const target = { netns: pair.pod, interfaceName };
+        const egress = applyBandwidth({ ...target, egressBps: limitBps });
+        assert.equal(egress.egressBps, limitBps);
+        assert.equal(egress.ingressBps, undefined);
+        await carries(pair, 'up', 95, 2);
+        assert.ok((await goodputMbps(pair, 'down', 1)) > freeMbps, 'the other direction is free');
+        const both = applyBandwidth({ ...target, egressBps: limitBps / 5, ingressBps: limitBps });
+        assert.deepEqual(readBandwidth(target), both);
+        await carries(pair, 'up', 19, 0.8);
+        await carries(pair, 'down', 95, 2);
+        applyBandwidth({ ...target, ingressBps: limitBps });
+        assert.ok((await goodputMbps(pair, 'up', 1)) > freeMbps);
+        applyBandwidth(target);
+        assert.deepEqual(
+          Object.values(readBandwidth(target)).filter((value) => value !== undefined),
+          [],
+        );
+        assert.ok((await goodputMbps(pair, 'down', 1)) > freeMbps);
+        using netlink = RtNetlink.open(pair.pod);
+        assert.equal(netlink.linkByName(ifbName(netlink.mustLink(interfaceName).ifindex)), undefined);
+      },
+    );
+  }
+
+  it('takes the best qdisc that the kernel has; the distribution kernel of the VM has the best', (context) => {
+    using pair = new TestPair('veth');
+    const { egressShaper, ingressShaper } = applyBandwidth({
+      ...{ netns: pair.pod, interfaceName },
+      ...{ egressBps: limitBps, ingressBps: limitBps },
+    });
+    context.diagnostic(`egress ${egressShaper}, ingress ${ingressShaper}`);
+    assert.equal(ingressShaper, egressShaper);
+    if (process.env['SLUICE_VM'] === '1') assert.equal(egressShaper, 'cake');
+  });
+
+  for (const shaper of ['cake', 'tbf+fq_codel', 'tbf'] as const) {
+    it(`${shaper} alone limits both directions`, async (context) => {
+      using pair = new TestPair('veth');
+      const target = { netns: pair.pod, interfaceName, egressBps: limitBps, ingressBps: limitBps, ladder: [shaper] };
+      try {
+        assert.equal(applyBandwidth(target).ingressShaper, shaper);
+      } catch (error) {
+        if (process.env['SLUICE_VM'] === '1' || !hasErrorCode(error, 'unsupported_kernel')) throw error;
+        context.skip(`this kernel has no ${shaper}`);
+        return;
+      }
+      await carries(pair, 'up', 95, 2);
+      await carries(pair, 'down', 95, 2);
     });
   }
 
@@ -85,7 +136,8 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
   });
 
   for (const mechanism of ['tcx', 'clsact'] as const) {
-    it(`${mechanism}: policy and ingress limit hold together, and each packet is judged once`, async () => {
+    const skip = mechanism === 'tcx' && !haveTcx() ? 'this kernel has no tcx (6.6)' : false;
+    it(`${mechanism}: policy and ingress limit hold together, and each packet is judged once`, { skip }, async () => {
       using bpffs = new TestBpffs();
       using pair = new TestPair('veth');
       using datapath = Datapath.open({ bpffsDir: bpffs.path, mechanism, limits: { conntrack: 8192 } });
@@ -105,7 +157,7 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
       datapath.setPolicy(1, { isolated: { ingress: true, egress: false }, entries: [] });
       assert.ok(!pair.ping('peer', address.pod4), 'ingress policy holds before the redirect');
       datapath.setPolicy(1, { isolated: { ingress: false, egress: false }, entries: [] });
-      within(await goodputMbps(pair, 'down'), 95, 3);
+      await carries(pair, 'down', 95, 2);
     });
   }
 
