@@ -3,12 +3,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Namespace, Pod } from '../../src/api/kubernetes.ts';
+import type { ContainerPort, Namespace, Pod } from '../../src/api/kubernetes.ts';
 import { namespaces, networkPolicies, pods } from '../../src/api/resources.ts';
 import type { Labels } from '../../src/core/labels.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { loadKubeConfig } from '../../src/kube/config.ts';
-import { podNetnsPath } from '../../src/lab/layout.ts';
+import { labLayout, nodePaths, podNetnsPath } from '../../src/lab/layout.ts';
 import { labDown } from '../../src/lab/lifecycle/down.ts';
 import { mustLabState } from '../../src/lab/lifecycle/state.ts';
 import { labUp, type LabUpOptions } from '../../src/lab/lifecycle/up.ts';
@@ -26,7 +26,13 @@ import {
 
 const patience = { timeoutMs: 120_000 };
 
+interface PodOptions {
+  readonly ports?: readonly ContainerPort[];
+  readonly annotations?: Labels;
+}
+
 interface LabPod {
+  readonly netns: string;
   readonly prober: Prober;
   readonly addresses: ReturnType<Addressing>;
 }
@@ -64,13 +70,23 @@ export class LabCluster {
     return this.#mustPod(pod).prober;
   }
 
+  netnsOf(pod: PodName): string {
+    return this.#mustPod(pod).netns;
+  }
+
+  /** Where everything that is no pod lives. */
+  places(): { readonly switchNetns: string; readonly nodeNetns: (name: string) => string } {
+    const layout = labLayout(mustLabState(this.#options.dir));
+    return { switchNetns: layout.switchNetns, nodeNetns: (name) => nodePaths(layout, name).netns };
+  }
+
   async up(): Promise<void> {
     this.#client = createKubeClient(loadKubeConfig({ path: await labUp(this.#options) }), {
       userAgent: 'sluice-policy-suites',
     });
     this.#labId = mustLabState(this.#options.dir).id;
     await Promise.all(namespaceNames.map((name) => this.#createNamespace(name, initialNamespaceLabels(name))));
-    await Promise.all(podNames.map((pod) => this.#createPod(pod, initialPodLabels(pod))));
+    await Promise.all(podNames.map((pod) => this.createPod(pod, initialPodLabels(pod))));
   }
 
   async down(): Promise<void> {
@@ -95,11 +111,11 @@ export class LabCluster {
       case 'delete namespace':
         return this.#deleteNamespace(action.namespace);
       case 'create pod':
-        return this.#createPod(action.pod, action.labels);
+        return this.createPod(action.pod, action.labels);
       case 'label pod':
         return this.#labelPod(action.pod, action.labels);
       case 'delete pod':
-        return this.#deletePod(action.pod);
+        return this.deletePod(action.pod);
     }
   }
 
@@ -119,7 +135,7 @@ export class LabCluster {
       }
     }
     const extraPods = [...this.#pods.keys()].filter((pod) => !podNames.includes(pod));
-    await Promise.all(extraPods.map((pod) => this.#deletePod(pod)));
+    await Promise.all(extraPods.map((pod) => this.deletePod(pod)));
     const { items } = await this.client.list<Namespace>(namespaces, { labelSelector: 'ns' });
     const extra = items.map(({ metadata }) => metadata?.name ?? '');
     await Promise.all(
@@ -157,15 +173,16 @@ export class LabCluster {
     );
   }
 
-  async #createPod(pod: PodName, labels: Labels): Promise<void> {
+  /** Resolves when it is ready and probes can start in it; annotations and ports other than the suites' on request. */
+  async createPod(pod: PodName, labels: Labels, options: PodOptions = {}): Promise<void> {
     const { namespace, name } = splitName(pod);
     const index = podNames.indexOf(pod);
     await this.client.create(pods, {
-      metadata: { namespace, name, labels },
+      metadata: { namespace, name, labels, annotations: options.annotations ?? {} },
       spec: {
         nodeName: index % 2 === 0 ? 'node1' : 'node2',
         terminationGracePeriodSeconds: 0,
-        containers: [{ name: 'server', image: 'suites/server', ports: servedContainerPorts }],
+        containers: [{ name: 'server', image: 'suites/server', ports: options.ports ?? servedContainerPorts }],
       },
     });
     await waitFor(`pod ${pod} to be ready`, async () => isReady(await this.client.get<Pod>(pods, splitName(pod))), {
@@ -175,15 +192,36 @@ export class LabCluster {
     const ips = (made.status?.podIPs ?? []).map(({ ip }) => ip);
     const [v4, v6] = [ips.find((ip) => !ip.includes(':')), ips.find((ip) => ip.includes(':'))];
     if (v4 === undefined || v6 === undefined) throw new Error(`pod ${pod} is not dual-stack: ${ips.join(' ')}`);
-    const prober = new Prober(podNetnsPath(this.#labId, made.metadata?.uid ?? ''));
-    this.#pods.set(pod, { prober, addresses: { 4: v4, 6: v6 } });
+    const netns = podNetnsPath(this.#labId, made.metadata?.uid ?? '');
+    this.#pods.set(pod, { netns, prober: new Prober(netns), addresses: { 4: v4, 6: v6 } });
+  }
+
+  /** A pod in its node's netns, which no prober enters. */
+  async createHostNetworkPod(pod: PodName, labels: Labels, nodeName: string, ports: object[]): Promise<void> {
+    const spec = { nodeName, hostNetwork: true, containers: [{ name: 'server', image: 'suites/server', ports }] };
+    await this.client.create(pods, { metadata: { ...splitName(pod), labels }, spec } as Pod);
+    await waitFor(`pod ${pod} to be ready`, async () => isReady(await this.client.get<Pod>(pods, splitName(pod))), {
+      ...patience,
+    });
+  }
+
+  /** A pod that does nothing and ends. */
+  async runToEnd(pod: PodName, labels: Labels, annotations: Labels): Promise<void> {
+    const containers = [{ name: 'main', image: 'suites/nothing', command: ['true'] }];
+    const spec = { nodeName: 'node1', restartPolicy: 'Never', containers };
+    await this.client.create(pods, { metadata: { ...splitName(pod), labels, annotations }, spec } as Pod);
+    await waitFor(
+      `pod ${pod} to have ended`,
+      async () => (await this.client.get<Pod>(pods, splitName(pod))).status?.phase === 'Succeeded',
+      patience,
+    );
   }
 
   async #labelPod(pod: PodName, labels: Labels): Promise<void> {
     await this.client.patch(pods, splitName(pod), { type: 'json', body: replaceLabels(labels) });
   }
 
-  async #deletePod(pod: PodName): Promise<void> {
+  async deletePod(pod: PodName): Promise<void> {
     this.#forget(pod);
     await this.client.delete(pods, splitName(pod), { gracePeriodSeconds: 0 });
     await waitFor(

@@ -12,6 +12,7 @@ import type { Action, SuiteCase } from './case.ts';
 import { cyclonus, cyclonusDefault } from './cyclonus.ts';
 import { checkMoment } from './lab-check.ts';
 import { LabCluster } from './lab-cluster.ts';
+import { registerLabRows } from './lab-rows.ts';
 import { upstreamE2e } from './upstream-e2e.ts';
 import { allProbes, walkAlong } from './walk.ts';
 
@@ -35,6 +36,8 @@ describe('the suites in a lab', () => {
   for (const [suite, cases] of Object.entries({ upstream: upstreamE2e, cyclonus: full ? cyclonus : cyclonusDefault })) {
     for (const one of cases) it(`${suite}: ${one.name}`, () => runCase(one));
   }
+
+  registerLabRows(lab);
 
   async function runCase(one: SuiteCase): Promise<void> {
     const done: Action[] = [];
