@@ -41,6 +41,7 @@ const foreign = {
   poll: checked(libc.func('int poll(void *fds, ulong count, int timeoutMs)')),
   fcntl: checked(libc.func('int fcntl(int fd, int command, int argument)')),
   ioctl: checked(libc.func('int ioctl(int fd, ulong request, void *argument)')),
+  setrlimit: checked(libc.func('int setrlimit(int resource, void *limits)')),
   mmap: libc.func(
     'void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)',
   ) as Foreign,
@@ -171,4 +172,9 @@ export function munmap({ address, bytes }: MappedMemory): number {
 
 export function pageSize(): number {
   return Number(foreign.getpagesize());
+}
+
+/** `limits` is struct rlimit. */
+export function setrlimit(resource: number, limits: Uint8Array): number {
+  return foreign.setrlimit(resource, limits);
 }

@@ -204,7 +204,8 @@ function readSpec(fd: OwnedFd, what: string): MapSpec {
 
 function createError(spec: MapSpec, errno: number): SyscallError {
   const remedies: Readonly<Record<number, string>> = {
-    [Errno.EPERM]: 'run as root, or with CAP_BPF and CAP_NET_ADMIN; before kernel 5.11 RLIMIT_MEMLOCK counts too',
+    [Errno.EPERM]:
+      'run as root, or with CAP_BPF and CAP_NET_ADMIN; before kernel 5.11 also CAP_SYS_RESOURCE, to raise RLIMIT_MEMLOCK',
     [Errno.EINVAL]: `the kernel does not know map type ${spec.type} with these sizes and flags`,
     [Errno.ENOMEM]: `lower its size (${spec.maxEntries} entries)`,
   };

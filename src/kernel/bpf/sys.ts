@@ -1,5 +1,6 @@
 /** bpf(2): command numbers and the union bpf_attr, field by field at its offset (include/uapi/linux/bpf.h). */
-import { addressOf, bpf } from '../ffi.ts';
+import { Errno } from '../errno.ts';
+import { addressOf, bpf, setrlimit } from '../ffi.ts';
 
 export const BpfCommand = {
   mapCreate: 0,
@@ -68,10 +69,24 @@ export class BpfAttr {
     return this.#view.getUint32(offset, true);
   }
 
-  /** The result, or -errno. */
+  /**
+   * The result, or -errno. Before Linux 5.11 maps and programs count against RLIMIT_MEMLOCK, 64 kB by default, and a
+   * refusal for that says EPERM: the limit is then raised and the call made again.
+   */
   call(command: number): number {
-    return bpf(command, this.bytes);
+    const rc = bpf(command, this.bytes);
+    const takesMemory = command === BpfCommand.mapCreate || command === BpfCommand.progLoad;
+    return rc === -Errno.EPERM && takesMemory && raiseMemlock() ? bpf(command, this.bytes) : rc;
   }
+}
+
+const RLIMIT_MEMLOCK = 8;
+const rlimInfinity = 0xffff_ffff_ffff_ffffn;
+
+/** False without CAP_SYS_RESOURCE. */
+function raiseMemlock(): boolean {
+  const unlimited = new Uint8Array(BigUint64Array.of(rlimInfinity, rlimInfinity).buffer);
+  return setrlimit(RLIMIT_MEMLOCK, unlimited) === 0;
 }
 
 /** What BPF_OBJ_GET_INFO_BY_FD fills for a map, program or link; undefined when the kernel refuses. */

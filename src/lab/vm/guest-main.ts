@@ -14,7 +14,7 @@ export const ports = { control: 'control', stdout: 'stdout', stderr: 'stderr' } 
 
 const prologue = `b=${guestDir}/busybox
 port() { for p in /sys/class/virtio-ports/*; do [ "$($b cat $p/name)" = "$1" ] && $b echo "/dev/\${p##*/}"; done; }
-ulimit -n 1048576; ulimit -l unlimited
+ulimit -n 1048576
 `;
 
 /**
