@@ -7,8 +7,9 @@
  * their policies do to those is on the wire, what they do to SCTP is judged by the kernel in suites.kernel.test.ts.
  */
 
+import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import type { Action, SuiteCase } from './case.ts';
+import { create, type Action, type SuiteCase } from './case.ts';
 import { cyclonus, cyclonusDefault } from './cyclonus.ts';
 import { checkMoment } from './lab-check.ts';
 import { LabCluster } from './lab-cluster.ts';
@@ -31,6 +32,21 @@ describe('the suites in a lab', () => {
 
   it('begins with everyone reaching everyone', async () => {
     await runCase({ name: 'no policies', tags: [], steps: [{ actions: [] }] });
+  });
+
+  it('sees what is not as expected, and prints it as a table', async () => {
+    const steps = [{ actions: [create({ namespace: 'x', name: 'never-made', pods: {}, ingress: [] })] }];
+    const nothing = (): Promise<void> => Promise.resolve();
+    for await (const moment of walkAlong({ name: '', tags: [], steps }, lab.addressing, probes, nothing)) {
+      await assert.rejects(checkMoment(lab, moment, 'a policy that is not there', 0), ({ message }: Error) => {
+        assert.match(
+          message,
+          /^a policy that is not there, after \d+ ms\nTCP 80 over IPv4, from \(rows\) to \(columns\)/,
+        );
+        assert.match(message, /^y\/b {2}( X {2}){3}( \. {2}){6} {2}( \.< ){3}( \. {2}){6}$/m);
+        return true;
+      });
+    }
   });
 
   for (const [suite, cases] of Object.entries({ upstream: upstreamE2e, cyclonus: full ? cyclonus : cyclonusDefault })) {
