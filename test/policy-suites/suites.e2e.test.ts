@@ -43,7 +43,7 @@ describe('the suites in a lab', () => {
           message,
           /^a policy that is not there, after \d+ ms\nTCP 80 over IPv4, from \(rows\) to \(columns\)/,
         );
-        assert.match(message, /^y\/b {2}( X {2}){3}( \. {2}){6} {2}( \.< ){3}( \. {2}){6}$/m);
+        assert.match(message, /^y\/b ( X {2}){3}( \. {2}){6} {2}( \.< ){3}( \. {2}){6}$/m);
         return true;
       });
     }
