@@ -11,7 +11,7 @@ import { bundleForVm, root, runTests, runTestsInVm, start, testFiles, vmScratch 
 const kinds = ['lint', 'pure', 'kernel', 'e2e', 'vm'];
 const wanted = process.argv.slice(2).filter((arg) => kinds.includes(arg));
 const run = wanted.length > 0 ? wanted : kinds;
-const fileTimeoutMs = process.env.SLUICE_FULL === '1' ? 3_600_000 : 600_000;
+const fileTimeoutMs = process.env.SLUICE_FULL === '1' ? 3_600_000 : 900_000;
 const concurrencyOf = { pure: 2, kernel: 1, e2e: 1 };
 const total = noCounts();
 const durations = [];
@@ -28,8 +28,8 @@ async function runLint() {
   return counts;
 }
 
-/** What depends on the kernel and is not the same with this machine's own: interfaces of kind ipvlan, their hooks, qdiscs, system calls. */
-const vmTests = /^src\/(kernel|datapath|cni)\//;
+/** What depends on the kernel and is not the same with this machine's own: interfaces of kind ipvlan, their hooks, qdiscs, system calls, SCTP. */
+const vmTests = /^src\/(kernel|datapath|cni)\/|\/sctp\./;
 
 async function runVm() {
   const scratch = vmScratch();
