@@ -120,13 +120,19 @@ export class AgentBed {
     await this.kube.create(networkPolicies, { metadata: { namespace, name }, spec });
   }
 
+  async replacePolicy(name: string, spec: NetworkPolicySpec): Promise<void> {
+    // A JSON patch: a merge would keep what the new one leaves out.
+    const body = [{ op: 'replace', path: '/spec', value: spec }];
+    await this.kube.patch(networkPolicies, { namespace, name }, { type: 'json', body });
+  }
+
   async deletePolicy(name: string): Promise<void> {
     await this.kube.delete(networkPolicies, { namespace, name });
   }
 
-  /** Events about a pod, "Reason: message". */
+  /** Events about a pod, or whatever has that name: "Reason: message". */
   async eventsOf(pod: string): Promise<string[]> {
-    const { items } = await this.kube.list<Event>(events, { namespace });
+    const { items } = await this.kube.list<Event>(events);
     return items
       .filter((event) => event.involvedObject.name === pod)
       .map((event) => `${event.reason ?? ''}: ${event.message ?? ''}`);

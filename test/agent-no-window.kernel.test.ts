@@ -272,6 +272,31 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     await addsAnAllow(pair);
   });
 
+  it('a policy that does not fit closes what it isolates instead of leaving the old one, and says so', async () => {
+    const [agent, pair] = await policedPod({ mapSizes: { policy: 8 } });
+    stack.use(await Traffic.start(pair.peer, 'echo', '::', allowedPort));
+    stack.use(await Traffic.start(pair.pod, 'udp-ask', address.peer4, allowedPort));
+    const ports = Array.from({ length: 20 }, (_, i) => ({ protocol: 'TCP' as const, port: 7000 + 2 * i }));
+    const [rule] = onlyAllowedPort.egress ?? [];
+    await bed.replacePolicy('only', { ...onlyAllowedPort, egress: [{ ...rule, ports }] });
+    await until('the pod is told', async () =>
+      (await bed.eventsOf('web')).some((event) => /^MapFull: .*closed.*select fewer peers/.test(event)),
+    );
+    await until('the node is told', async () =>
+      (await bed.eventsOf(node)).some((event) => event.startsWith('MapFull: ')),
+    );
+    const capture = stack.use(PacketCapture.open(pair.peer, 'eth0'));
+    await pause(2_500); // the questions are asked again every 2 s
+    assert.equal(framesOf(capture.drain(), { protocol: 'udp', port: allowedPort, source: address.pod4 }).length, 0);
+    assert.ok(pair.ping('peer', address.pod4), 'what the policy does not isolate stays open');
+    assert.equal(await bed.metric(agent, 'sluice_map_entries_max{map="policy"}'), 8);
+    await bed.replacePolicy('only', onlyAllowedPort);
+    await until(
+      'one that fits is in force',
+      () => framesOf(capture.drain(), { protocol: 'udp', port: allowedPort }).length > 0,
+    );
+  });
+
   function addAddresses(pair: TestPair, ips: [string, string]): [string, string] {
     for (const ip of ips) {
       const flags = ip.includes(':') ? ['nodad'] : [];

@@ -10,12 +10,8 @@ import { formatIp, parseIp } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import type { PodRef } from './cluster-view.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
-import { agentLimits } from './limits.ts';
+import { agentLimits, type AdoptionMode } from './limits.ts';
 import { findPodInterfaces, listNetns, type PodInterface } from './pod-netns.ts';
-
-/** `underlay`: interfaces that hang on a NIC (ipvlan, macvlan, VLAN, VF); `all`: also veth, which another CNI may police. */
-export const adoptionModes = ['none', 'underlay', 'all'] as const;
-export type AdoptionMode = (typeof adoptionModes)[number];
 
 export interface AdoptionDeps {
   readonly mode: AdoptionMode;

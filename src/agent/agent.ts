@@ -10,20 +10,20 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import type { EnforcementMode } from '../api/agent-api.ts';
-import { apiVersionOf, networkPolicies, pods } from '../api/resources.ts';
+import { apiVersionOf, networkPolicies, nodes, pods } from '../api/resources.ts';
 import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import type { PluginTable } from '../cni/invoke.ts';
 import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { createSluicePlugin } from '../cni/sluice.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
-import { SluiceError } from '../core/error.ts';
+import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { MapLimits } from '../datapath/maps.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import type { KubeConfig } from '../kube/config.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
-import { PodAdoption, type AdoptionMode } from './adoption.ts';
+import { PodAdoption } from './adoption.ts';
 import { listenAgentApi } from './api/socket.ts';
 import { createAgentTools } from './api/tools.ts';
 import { BandwidthReconciler } from './bandwidth-reconciler.ts';
@@ -36,7 +36,7 @@ import { EndpointStore } from './endpoint-store.ts';
 import { buildHealthServer, parseListenAddress } from './health.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
-import { agentLimits } from './limits.ts';
+import { agentLimits, type AdoptionMode } from './limits.ts';
 import { AgentMetrics } from './metrics.ts';
 import { PeriodicTask } from './periodic-task.ts';
 import { PolicyAudit } from './policy-audit.ts';
@@ -293,6 +293,7 @@ function policyReconciler(
       const reason = eventReason(code);
       events.record({ about, type: 'Warning', reason, message: `${field}: ${message}; ${remedy}`, shared: true });
     },
+    onFull: (error, endpointId) => tellFull({ store, events, nodeName }, error, endpointId),
     onRun: (outcome, durationMs) => {
       metrics.policyRuns.inc({ outcome });
       metrics.policyDuration.observe(durationMs / 1000);
@@ -311,6 +312,21 @@ function bandwidthReconciler({ cluster, store, kernel, events, log }: Common): B
     },
     warnPod: (pod, reason, message) => warnPod(events, pod, reason, message),
   });
+}
+
+/** On the Node, and on the pod that is closed for it. */
+function tellFull(
+  { store, events, nodeName }: Pick<Common, 'store' | 'events' | 'nodeName'>,
+  error: unknown,
+  endpointId: number | undefined,
+): void {
+  const message = formatErrorChain(error);
+  // The Node's own name is what the kubelet writes as uid too, so that `kubectl describe node` finds it.
+  const about = { apiVersion: 'v1', kind: nodes.kind, name: nodeName, uid: nodeName };
+  events.record({ about, type: 'Warning', reason: 'MapFull', message });
+  const record = store.list().find((candidate) => candidate.endpointId === endpointId);
+  if (record === undefined) return;
+  warnPod(events, record.pod, 'MapFull', `what policy isolates of this pod is closed: ${message}`);
 }
 
 function warnPod(events: EventRecorder, pod: PodRef, reason: string, message: string): void {

@@ -10,6 +10,7 @@ export interface HookPlace {
 
 /** The part of src/datapath's Datapath that endpoints need. */
 export interface EndpointHooks {
+  nextEndpointId(isTaken: (endpointId: number) => boolean): number;
   register(endpointId: number): void;
   attach(target: { endpointId: number; netns: string; interfaceName: string }): void;
   detachEndpoint(endpointId: number, interfaces?: readonly HookPlace[]): void;
@@ -24,7 +25,6 @@ export interface EndpointHooks {
     known: ReadonlySet<number>,
   ): readonly { readonly endpointId: number; readonly liveLinks: readonly number[] }[];
   programsOn(place: HookPlace): readonly { readonly linkId: number; readonly name: string }[];
-  endpoints(): readonly { readonly endpointId: number }[];
 }
 
 /** What an inspection found and put back. */
@@ -49,8 +49,10 @@ export class EndpointDatapath {
     this.#hooks = hooks;
   }
 
-  endpointIds(): number[] {
-    return this.#hooks.endpoints().map((endpoint) => endpoint.endpointId);
+  /** For a new endpoint; throws limit_exceeded when the node has as many as it may. */
+  nextId(records: readonly EndpointRecord[]): number {
+    const taken = new Set(records.map((record) => record.endpointId));
+    return this.#hooks.nextEndpointId((id) => taken.has(id));
   }
 
   /** Lets the endpoint have a policy before it has hooks. */

@@ -37,12 +37,9 @@ export interface EndpointTableDeps {
 
 export class EndpointTable implements EndpointLifecycle {
   readonly #deps: EndpointTableDeps;
-  #nextId: number;
 
   constructor(deps: EndpointTableDeps) {
     this.#deps = deps;
-    const known = [...deps.store.list().map((record) => record.endpointId), ...deps.datapath.endpointIds()];
-    this.#nextId = Math.max(0, ...known) + 1;
   }
 
   async create(spec: EndpointSpec, signal: AbortSignal): Promise<void> {
@@ -147,6 +144,10 @@ export class EndpointTable implements EndpointLifecycle {
       .map((orphan) => orphan.endpointId);
   }
 
+  #nextId(): number {
+    return this.#deps.datapath.nextId(this.#deps.store.list());
+  }
+
   #inNetns(inode: string): EndpointRecord[] {
     return this.#deps.store.list().filter((record) => record.netnsInode === inode);
   }
@@ -156,7 +157,7 @@ export class EndpointTable implements EndpointLifecycle {
     const others = vethOfCoordinator.map(({ name }) => name).filter((name) => name !== found.interfaceName);
     return {
       formatVersion: 1,
-      endpointId: this.#nextId++,
+      endpointId: this.#nextId(),
       containerId: `adopted-${pod.uid}`,
       ifName: found.interfaceName,
       networkName: '',
@@ -187,7 +188,7 @@ export class EndpointTable implements EndpointLifecycle {
     const runtime = runtimeBandwidth(spec.bandwidth);
     return {
       formatVersion: 1,
-      endpointId: known?.endpointId ?? this.#nextId++,
+      endpointId: known?.endpointId ?? this.#nextId(),
       containerId: spec.containerId,
       ifName: spec.ifName,
       networkName: spec.networkName,

@@ -58,6 +58,7 @@ export function openKernelParts({ bpffsDir, mapSizes, endpointObjectPath, log }:
 
 function hooksOf(datapath: Datapath, bpffsDir: string): EndpointHooks {
   return {
+    nextEndpointId: (isTaken) => datapath.nextEndpointId(isTaken),
     register: (endpointId) => datapath.register(endpointId),
     attach: (target) => datapath.attach(target),
     detachEndpoint: (endpointId, interfaces) => datapath.detachEndpoint(endpointId, interfaces),
@@ -70,7 +71,6 @@ function hooksOf(datapath: Datapath, bpffsDir: string): EndpointHooks {
     },
     orphans: (known) => datapath.orphans(known),
     programsOn: (place) => datapath.programsOn(place),
-    endpoints: () => datapath.endpoints(),
   };
 }
 

@@ -46,3 +46,7 @@ export const agentLimits = {
   /** Bytes of a request to the agent's API: some hundred policies. */
   apiRequestBytes: 4 << 20,
 } as const;
+
+/** `underlay`: interfaces that hang on a NIC (ipvlan, macvlan, VLAN, VF); `all`: also veth, which another CNI may police. */
+export const adoptionModes = ['none', 'underlay', 'all'] as const;
+export type AdoptionMode = (typeof adoptionModes)[number];

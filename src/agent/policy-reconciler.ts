@@ -23,7 +23,7 @@
 import type { EnforcementMode } from '../api/agent-api.ts';
 import type { Pod } from '../api/kubernetes.ts';
 import type { Clock } from '../core/clock.ts';
-import { formatErrorChain, SluiceError } from '../core/error.ts';
+import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import { parsePrefix, type IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
@@ -87,6 +87,8 @@ export interface PolicyReconcilerDeps {
   readonly log: Logger;
   /** Told once about each problem of a policy. */
   readonly onDiagnostic: (diagnostic: Diagnostic) => void;
+  /** A map has no room: for the policy of this endpoint, or for the addresses that policies know. Told at every run. */
+  readonly onFull?: (error: unknown, endpointId: number | undefined) => void;
   readonly onRun: (outcome: 'success' | 'failure', durationMs: number) => void;
 }
 
@@ -205,6 +207,7 @@ export class PolicyReconciler {
       }
     } catch (error) {
       this.#runFailure = error;
+      if (hasErrorCode(error, 'limit_exceeded')) this.#deps.onFull?.(error, undefined);
       throw error;
     }
     const [first] = this.#failures;
@@ -312,10 +315,24 @@ export class PolicyReconciler {
     if (written?.ours === true && samePolicy(written, policy)) return;
     this.#attempt(endpointId, () => {
       const gone = written?.ours === true ? this.#goneIdentities(written, policy) : undefined;
-      if (gone === undefined) this.#deps.maps.setPolicy(endpointId, policy);
+      if (gone === undefined) this.#setPolicy(endpointId, policy);
       else this.#deps.maps.amendPolicy(endpointId, { add: [], forget: gone });
       return { ...policy, ours: true };
     });
+  }
+
+  /**
+   * When the map is full, the old policy goes first: what it allows and the new one may not must not go on. The directions
+   * that the new one isolates are then closed altogether, until it fits.
+   */
+  #setPolicy(endpointId: number, policy: ProgrammedPolicy): void {
+    try {
+      this.#deps.maps.setPolicy(endpointId, policy);
+    } catch (error) {
+      if (!hasErrorCode(error, 'limit_exceeded')) throw error;
+      this.#deps.maps.setPolicy(endpointId, { isolated: policy.isolated, entries: [] });
+      this.#deps.maps.setPolicy(endpointId, policy);
+    }
   }
 
   /** Identities that no address has any more, when without them `written` is what is wanted; undefined otherwise. */
@@ -336,6 +353,7 @@ export class PolicyReconciler {
       // Unknown now: the next run writes it again.
       this.#policies.delete(endpointId);
       this.#failures.set(endpointId, error);
+      if (hasErrorCode(error, 'limit_exceeded')) this.#deps.onFull?.(error, endpointId);
     }
   }
 

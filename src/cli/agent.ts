@@ -2,6 +2,7 @@
 import { hostname } from 'node:os';
 import { type Command, Option } from 'commander';
 import { enforcementModes, type EnforcementMode } from '../api/agent-api.ts';
+import { adoptionModes, type AdoptionMode } from '../agent/limits.ts';
 import { logLevelOption } from './controller.ts';
 import { createLogger, stopSignal } from './process.ts';
 
@@ -16,6 +17,8 @@ interface AgentFlags {
   readonly healthAddress: string;
   readonly attachmentNamespace: string;
   readonly clusterNetwork?: string;
+  readonly adoptExistingPods: AdoptionMode;
+  readonly mapSize: readonly string[];
   readonly logLevel: string;
 }
 
@@ -33,9 +36,25 @@ export function registerAgentCommand(program: Command): void {
     .option('--health-address <host:port>', '/healthz, /readyz and /metrics', '127.0.0.1:9879')
     .option('--attachment-namespace <name>', 'namespace of attachments that are named without one', 'kube-system')
     .option('--cluster-network <namespace/name>', 'attachment of pods that name none')
+    .addOption(adoptionOption())
+    .addOption(mapSizeOption())
     .addOption(logLevelOption())
     .action(runAgent);
 }
+
+const adoptionOption = (): Option =>
+  new Option(
+    '--adopt-existing-pods <which>',
+    'police running pods that Sluice did not set up: underlay is all but veth',
+  )
+    .choices(adoptionModes)
+    .default('underlay');
+
+const mapSizeOption = (): Option =>
+  new Option('--map-size <map=entries...>', 'sizes of maps that do not exist yet, for example policy=2097152').default(
+    [],
+    'those of docs/reference/limits.md',
+  );
 
 export const policyEnforcementOption = (): Option =>
   new Option(
@@ -46,8 +65,9 @@ export const policyEnforcementOption = (): Option =>
     .default('default');
 
 async function runAgent(flags: AgentFlags): Promise<void> {
-  const [{ startAgent }, { loadKubeConfig }] = await Promise.all([
+  const [{ startAgent }, { parseMapSizes }, { loadKubeConfig }] = await Promise.all([
     import('../agent/agent.ts'),
+    import('../agent/map-sizes.ts'),
     import('../kube/config.ts'),
   ]);
   const stop = stopSignal();
@@ -62,6 +82,8 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     healthAddress: flags.healthAddress,
     attachmentNamespace: flags.attachmentNamespace,
     clusterNetwork: flags.clusterNetwork,
+    adoptExistingPods: flags.adoptExistingPods,
+    mapSizes: parseMapSizes(flags.mapSize),
     log: createLogger('agent', flags.logLevel),
   });
   if (!stop.aborted)

@@ -124,6 +124,12 @@ export class Datapath implements Disposable {
     this.#hooks.attach(target.endpointId, target.netns, target.interfaceName);
   }
 
+  /** An id that nothing in the kernel has; ids are used again late. Throws limit_exceeded when there is none. */
+  nextEndpointId(isTaken: (endpointId: number) => boolean): number {
+    const pinned = new Set(this.#hooks.pinnedIds());
+    return this.#endpoints.nextId((id) => pinned.has(id) || isTaken(id));
+  }
+
   /**
    * Makes the endpoint known, so that it can have its policy before its hooks. Idempotent. Throws limit_exceeded for an id
    * beyond the limit.

@@ -110,6 +110,10 @@ export class EndpointHooks implements Disposable {
     return new Map(this.#pins.endpointIds().map((id) => [id, this.#pins.interfaces(id)]));
   }
 
+  pinnedIds(): number[] {
+    return this.#pins.endpointIds();
+  }
+
   /** Gives back the names that held programs and links have lost; answers the paths. */
   restorePins(endpointIds: Iterable<number>, interfaces: (endpointId: number) => readonly string[]): string[] {
     const restored: string[] = [];

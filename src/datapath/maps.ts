@@ -32,6 +32,9 @@ function isFixed(name: MapName): name is FixedMapName {
 /** Entries per map; the defaults are those of bpf/maps.h. Only maps that do not exist yet take a new size. */
 export type MapLimits = Partial<Record<Exclude<MapName, FixedMapName>, number>>;
 
+/** Maps whose size may be chosen. */
+export const sizedMapNames = mapNames.filter((name): name is keyof MapLimits => !isFixed(name));
+
 const configKey = new Uint8Array(4);
 
 export class DatapathMaps implements Disposable {
