@@ -45,10 +45,11 @@ export class ClusterView {
     const common = { client, clock, log };
     this.#client = client;
     this.addresses = new IpcacheTable(nodeName);
-    this.pods = new Informer<Pod>({ ...common, gvr: pods, transform: slimPod });
+    const slimmer = new PodSlimmer(nodeName);
+    this.pods = new Informer<Pod>({ ...common, gvr: pods, transform: (pod) => slimmer.slim(pod) });
     this.namespaces = new Informer<Namespace>({ ...common, gvr: namespaces });
     this.nodes = new Informer<Node>({ ...common, gvr: nodes, transform: slimNode });
-    this.policies = new Informer<NetworkPolicy>({ ...common, gvr: networkPolicies });
+    this.policies = new Informer<NetworkPolicy>({ ...common, gvr: networkPolicies, transform: slimPolicy });
     this.pools = new Informer<KubeObject>({ ...common, gvr: spiderIPPools });
     this.#connect();
   }
@@ -193,23 +194,77 @@ export class ClusterView {
   }
 }
 
-/** A node knows every pod of the cluster, so only what policy, limits and address allocation read is kept. */
-function slimPod(pod: Pod): Pod {
-  const { metadata = {}, spec, status } = pod;
-  const annotations = Object.fromEntries(
-    Object.entries(metadata.annotations ?? {}).filter(([key]) => !key.startsWith('kubectl.kubernetes.io/')),
+/**
+ * A node knows every pod of the cluster, so only what policy, limits and address allocation read is kept, and what pods have
+ * in common is kept once. The annotations of pods on other nodes are not: nobody asks for them.
+ */
+class PodSlimmer {
+  readonly #nodeName: string;
+  readonly #shared = new SharedValues();
+
+  constructor(nodeName: string) {
+    this.#nodeName = nodeName;
+  }
+
+  slim(pod: Pod): Pod {
+    const { metadata = {}, spec, status } = pod;
+    const { namespace = '', name, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels } = metadata;
+    const containers = (spec?.containers ?? []).map((container) => ({ name: container.name, ports: container.ports }));
+    const isLocal = spec?.nodeName === undefined || spec.nodeName === this.#nodeName;
+    return {
+      metadata: {
+        namespace: this.#shared.text(namespace),
+        ...{ name, uid, resourceVersion, creationTimestamp, deletionTimestamp },
+        labels: labels && this.#shared.value(labels),
+        ...(isLocal && { annotations: withoutKubectl(metadata.annotations) }),
+      },
+      spec: {
+        nodeName: spec?.nodeName && this.#shared.text(spec.nodeName),
+        hostNetwork: spec?.hostNetwork,
+        restartPolicy: spec?.restartPolicy,
+        containers: this.#shared.value(containers),
+      },
+      status: {
+        phase: status?.phase,
+        reason: status?.reason,
+        podIP: status?.podIP,
+        podIPs: status?.podIPs,
+      },
+    };
+  }
+}
+
+/** Equal values as one object. Forgets everything when it holds too many: what is in use stays in use, and is only shared less. */
+class SharedValues {
+  readonly #values = new Map<string, unknown>();
+
+  text(text: string): string {
+    return this.#keep(text, text);
+  }
+
+  value<T extends object>(value: T): T {
+    return this.#keep(JSON.stringify(value), value);
+  }
+
+  #keep<T>(key: string, value: T): T {
+    const known = this.#values.get(key);
+    if (known !== undefined) return known as T;
+    if (this.#values.size >= agentLimits.sharedValues) this.#values.clear();
+    this.#values.set(key, value);
+    return value;
+  }
+}
+
+function withoutKubectl(annotations: Readonly<Record<string, string>> | undefined): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(annotations ?? {}).filter(([key]) => !key.startsWith('kubectl.kubernetes.io/')),
   );
-  const { namespace, name, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels } = metadata;
-  return {
-    metadata: { namespace, name, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels, annotations },
-    spec: {
-      nodeName: spec?.nodeName,
-      hostNetwork: spec?.hostNetwork,
-      restartPolicy: spec?.restartPolicy,
-      containers: (spec?.containers ?? []).map((container) => ({ name: container.name, ports: container.ports })),
-    },
-    status: { phase: status?.phase, reason: status?.reason, podIP: status?.podIP, podIPs: status?.podIPs },
-  };
+}
+
+/** Annotations may hold the whole policy once more (kubectl apply). */
+function slimPolicy({ metadata = {}, spec }: NetworkPolicy): NetworkPolicy {
+  const { namespace, name, uid, resourceVersion, generation, creationTimestamp } = metadata;
+  return { metadata: { namespace, name, uid, resourceVersion, generation, creationTimestamp }, spec };
 }
 
 /** Without the image list and the heartbeats. */

@@ -26,6 +26,8 @@ export const agentLimits = {
   adoptionCheckMs: 5_000,
   /** Longest pause between two tries to adopt the same pod. */
   adoptionMaxPauseMs: 300_000,
+  /** Distinct label sets, port lists and names that pods share in memory; beyond it they are collected anew. */
+  sharedValues: 65_536,
   /** Endpoints of one node. */
   endpoints: 4_096,
   /** The kernel's events are fetched this often, and at most so many at once. */

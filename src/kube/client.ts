@@ -100,30 +100,44 @@ export class KubeClient {
     return { metadata: answer.metadata ?? {}, items: (answer.items ?? []).map((item) => ({ ...typed, ...item })) };
   }
 
-  /** Every page, as of one resourceVersion; starts again in one piece when the continue token expires. */
+  /** Every object, as of one resourceVersion. */
   async listAll<T extends KubeObject>(
     gvr: GroupVersionResource,
     options: ListOptions = {},
     call: CallOptions = {},
   ): Promise<KubeList<T>> {
     const items: T[] = [];
+    let metadata: KubeList<T>['metadata'] = {};
+    for await (const page of this.listPages<T>(gvr, options, call)) {
+      if (page.startsAgain) items.length = 0;
+      items.push(...page.items);
+      metadata = page.metadata ?? {};
+    }
+    return { metadata, items };
+  }
+
+  /**
+   * The same page by page, so that nobody need hold all objects whole. When the continue token expires, the list starts again
+   * in one piece: what came before may be too old.
+   */
+  async *listPages<T extends KubeObject>(
+    gvr: GroupVersionResource,
+    options: ListOptions = {},
+    call: CallOptions = {},
+  ): AsyncGenerator<KubeList<T> & { readonly startsAgain: boolean }> {
     let token: string | undefined;
     do {
+      let page: KubeList<T>;
       try {
-        const page: KubeList<T> = await this.list<T>(
-          gvr,
-          { ...options, limit: kubeLimits.pageSize, continue: token },
-          call,
-        );
-        items.push(...page.items);
-        token = page.metadata?.continue === '' ? undefined : page.metadata?.continue;
-        if (token === undefined) return { metadata: page.metadata ?? {}, items };
+        page = await this.list<T>(gvr, { ...options, limit: kubeLimits.pageSize, continue: token }, call);
       } catch (error) {
         if (token === undefined || !isExpired(error)) throw error;
-        return await this.list<T>(gvr, options, call);
+        yield { ...(await this.list<T>(gvr, options, call)), startsAgain: true };
+        return;
       }
+      yield { ...page, startsAgain: false };
+      token = page.metadata?.continue === '' ? undefined : page.metadata?.continue;
     } while (token !== undefined);
-    return { metadata: {}, items };
   }
 
   /** The namespace is the object's own. With a subresource, it is made below the object of that name. */

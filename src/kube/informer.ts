@@ -160,19 +160,25 @@ export class Informer<T extends KubeObject> {
   async #relist(signal: AbortSignal): Promise<void> {
     const { client, gvr, namespace, labelSelector, fieldSelector, transform = dropManagedFields } = this.#options;
     // No resourceVersion: the server answers with the newest state, never with an older one than we may have seen.
-    const list = await client.listAll<T>(gvr, { namespace, labelSelector, fieldSelector }, { signal });
-    const vanished = new Set(this.#store.keys());
-    for (const object of list.items) {
-      vanished.delete(keyOf(object));
-      this.#upsert(transform(object));
+    const pages = client.listPages<T>(gvr, { namespace, labelSelector, fieldSelector }, { signal });
+    const seen = new Set<string>();
+    let version: string | undefined;
+    for await (const { items, metadata, startsAgain } of pages) {
+      if (startsAgain) seen.clear();
+      for (const object of items) {
+        seen.add(keyOf(object));
+        this.#upsert(transform(object));
+      }
+      version = metadata?.resourceVersion;
     }
     // What `observe` took in while the list was under way is newer than the list; the watch will deliver it.
-    const listed: KubeObject = { metadata: { resourceVersion: list.metadata?.resourceVersion ?? '0' } };
-    for (const key of vanished) {
-      const known = this.#store.get(key);
-      if (known === undefined || !isNewerNumber(known, listed)) this.#remove(key);
+    const listed: KubeObject = { metadata: { resourceVersion: version ?? '0' } };
+    for (const key of this.#store.keys()) {
+      if (seen.has(key)) continue;
+      const last = this.#store.get(key);
+      if (last === undefined || !isNewerNumber(last, listed)) this.#remove(key);
     }
-    this.#resourceVersion = list.metadata?.resourceVersion ?? '';
+    this.#resourceVersion = version ?? '';
     this.#connected = true;
     if (!this.#hasSynced) {
       this.#hasSynced = true;
