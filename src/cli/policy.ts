@@ -10,12 +10,10 @@ import type {
 import type { NetworkPolicy } from '../api/kubernetes.ts';
 import { SluiceError } from '../core/error.ts';
 import { parsePortQuery } from '../policy/judge.ts';
-import { lintPolicies } from '../policy/lint.ts';
 import { isNetworkPolicy } from '../policy/lint-world.ts';
 import { askAgent, type AgentTransport } from './agent-client.ts';
 import { askAll, findAgents, withTarget, type TargetFlags } from './agents.ts';
 import { examples } from './endpoint.ts';
-import { readManifests } from './manifest-files.ts';
 import { podPath, print, printJson, warn } from './output.ts';
 import { renderExplain, renderPolicy } from './render.ts';
 import { renderCheck, renderPreview, type MergedPreview } from './render-preview.ts';
@@ -110,7 +108,16 @@ export function mergeExplanations(answers: readonly ExplainAnswer[]): ExplainAns
   return { ...first, paths };
 }
 
-function check(files: readonly string[], flags: { readonly strict: boolean; readonly json: boolean }): void {
+interface CheckFlags {
+  readonly strict: boolean;
+  readonly json: boolean;
+}
+
+async function check(files: readonly string[], flags: CheckFlags): Promise<void> {
+  const [{ readManifests }, { lintPolicies }] = await Promise.all([
+    import('./manifest-files.ts'),
+    import('../policy/lint.ts'),
+  ]);
   const { objects, faults } = readManifests(files);
   const result = lintPolicies(objects);
   if (flags.json) printJson({ ...result, faults });
@@ -120,7 +127,7 @@ function check(files: readonly string[], flags: { readonly strict: boolean; read
 }
 
 async function preview(files: readonly string[], flags: TargetFlags & { readonly delete: boolean }): Promise<void> {
-  const policies = policiesIn(files);
+  const policies = await policiesIn(files);
   const nameOf = ({ metadata }: NetworkPolicy) => ({
     namespace: metadata?.namespace ?? 'default',
     name: metadata?.name ?? '',
@@ -148,7 +155,8 @@ export function mergePreviews(answers: readonly PreviewAnswer[]): MergedPreview 
   };
 }
 
-function policiesIn(files: readonly string[]): NetworkPolicy[] {
+async function policiesIn(files: readonly string[]): Promise<NetworkPolicy[]> {
+  const { readManifests } = await import('./manifest-files.ts');
   const { objects, faults } = readManifests(files);
   const [fault] = faults;
   if (fault !== undefined) throw invalid(`${fault.file}:${fault.line}`, fault.message, 'correct the file');
