@@ -14,6 +14,7 @@ import type { Shaper } from './bandwidth-reconciler.ts';
 import type { EndpointHooks } from './endpoint-datapath.ts';
 import type { DropCounter } from './metrics.ts';
 import type { PolicyMaps } from './policy-reconciler.ts';
+import { ProgramPreparation } from './program-preparation.ts';
 
 const usualBpffs = '/sys/fs/bpf';
 
@@ -46,19 +47,27 @@ export function mountBpffs(bpffsDir: string): void {
 export function openKernelParts({ bpffsDir, mapSizes, endpointObjectPath, log }: KernelOptions): KernelParts {
   mountBpffs(bpffsDir);
   const datapath = Datapath.open({ bpffsDir, log, limits: mapSizes ?? {}, objectPath: endpointObjectPath });
+  const preparation = new ProgramPreparation({ prepare: (count) => datapath.prepare(count), log });
+  preparation.start();
   return {
-    hooks: hooksOf(datapath, bpffsDir),
+    hooks: hooksOf(datapath, bpffsDir, preparation),
     policyMaps: policyMapsOf(datapath),
     shaper: { apply: applyRates, read: readBandwidth },
     view: viewOf(datapath),
     counters: () => datapath.counters(),
-    [Symbol.dispose]: () => datapath.close(),
+    [Symbol.dispose]: () => {
+      preparation[Symbol.dispose]();
+      datapath.close();
+    },
   };
 }
 
-function hooksOf(datapath: Datapath, bpffsDir: string): EndpointHooks {
+function hooksOf(datapath: Datapath, bpffsDir: string, preparation: ProgramPreparation): EndpointHooks {
   return {
-    nextEndpointId: (isTaken) => datapath.nextEndpointId(isTaken),
+    nextEndpointId: (isTaken) => {
+      preparation.start();
+      return datapath.nextEndpointId(isTaken);
+    },
     register: (endpointId) => datapath.register(endpointId),
     attach: (target) => datapath.attach(target),
     detachEndpoint: (endpointId, interfaces) => datapath.detachEndpoint(endpointId, interfaces),

@@ -30,6 +30,10 @@ export const agentLimits = {
   sharedValues: 65_536,
   /** Endpoints of one node. */
   endpoints: 4_096,
+  /** Endpoints whose programs are loaded before there is a pod for them. */
+  preparedEndpoints: 8,
+  /** How long no ADD must have come before more are loaded. */
+  preparePauseMs: 25,
   /** The kernel's events are fetched this often, and at most so many at once. */
   eventPollMs: 100,
   eventsPerPoll: 8_192,

@@ -27,7 +27,7 @@ import {
   type NamedHookProgram,
 } from './hooks.ts';
 import { type IpcacheChange, IpcacheTable } from './ipcache-table.ts';
-import { mapUsage, type MapUsage } from './map-usage.ts';
+import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
 import { readEndpointObject } from './programs.ts';
@@ -124,10 +124,35 @@ export class Datapath implements Disposable {
     this.#hooks.attach(target.endpointId, target.netns, target.interfaceName);
   }
 
-  /** An id that nothing in the kernel has; ids are used again late. Throws limit_exceeded when there is none. */
+  /**
+   * An id for a new endpoint that nothing in the kernel has, with prepared programs when there are any. Ids are used again
+   * late. Throws limit_exceeded when there is none left.
+   */
   nextEndpointId(isTaken: (endpointId: number) => boolean): number {
-    const pinned = new Set(this.#hooks.pinnedIds());
-    return this.#endpoints.nextId((id) => pinned.has(id) || isTaken(id));
+    const { prepared } = this.#hooks;
+    prepared.keepOnly((id) => !isTaken(id) && this.#isFree(id));
+    const [ready] = prepared.ids();
+    const endpointId = ready ?? this.#endpoints.nextId((id) => !isTaken(id) && this.#isFree(id));
+    if (endpointId !== undefined) return endpointId;
+    throw new SluiceError({
+      code: 'limit_exceeded',
+      operation: 'create endpoint',
+      object: 'on this node',
+      what: `it may have ${this.#endpoints.capacity} endpoints`,
+      remedy: mapRemedies.endpoints,
+    });
+  }
+
+  /**
+   * Loads one program of an endpoint to come, which blocks for some milliseconds: to be called when there is nothing else to
+   * do, until it answers false because `count` pairs are ready. What was prepared goes with the process.
+   */
+  prepare(count: number): boolean {
+    const { prepared } = this.#hooks;
+    prepared.keepOnly((id) => this.#isFree(id));
+    return prepared.prepareOne(count, () =>
+      this.#endpoints.nextId((id) => !prepared.ids().includes(id) && this.#isFree(id)),
+    );
   }
 
   /**
@@ -326,6 +351,11 @@ export class Datapath implements Disposable {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** Pins without an element are an orphan's: they may be on a hook still. */
+  #isFree(endpointId: number): boolean {
+    return this.#endpoints.get(endpointId) === undefined && !this.#hooks.hasPins(endpointId);
   }
 }
 

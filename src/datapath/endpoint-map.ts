@@ -54,22 +54,20 @@ export class EndpointMap implements Disposable {
     return found;
   }
 
-  /** The next id that neither the map nor `isTaken` knows, round and round, so that ids are used again late. */
-  nextId(isTaken: (endpointId: number) => boolean): number {
-    const ids = this.#elements.length - firstId;
-    for (let i = 0; i < ids; i++) {
-      const id = firstId + ((this.#lastTaken - firstId + 1 + i) % ids);
-      if (this.get(id) !== undefined || isTaken(id)) continue;
+  /** How many endpoints there can be. */
+  get capacity(): number {
+    return this.#elements.length - firstId;
+  }
+
+  /** The next id for which `isFree`, round and round, so that ids are used again late; undefined when there is none. */
+  nextId(isFree: (endpointId: number) => boolean): number | undefined {
+    for (let i = 1; i <= this.capacity; i++) {
+      const id = firstId + ((this.#lastTaken - firstId + i) % this.capacity);
+      if (!isFree(id)) continue;
       this.#lastTaken = id;
       return id;
     }
-    throw new SluiceError({
-      code: 'limit_exceeded',
-      operation: 'create endpoint',
-      object: 'on this node',
-      what: `it has ${ids} endpoints already`,
-      remedy: mapRemedies.endpoints,
-    });
+    return undefined;
   }
 
   [Symbol.dispose](): void {

@@ -6,7 +6,8 @@ import { existsSync } from 'node:fs';
 import { type BpfMap, BpfProgram, unpin } from '../kernel/index.ts';
 import { directions, type Direction } from './abi.ts';
 import type { EndpointPins } from './pins.ts';
-import { type EndpointObject, loadEndpointPrograms, programNames } from './programs.ts';
+import { PreparedPrograms } from './prepared-programs.ts';
+import { type EndpointObject, loadEndpointProgram } from './programs.ts';
 
 interface HeldProgram {
   readonly program: BpfProgram;
@@ -18,11 +19,13 @@ export class EndpointPrograms implements Disposable {
   readonly #object: EndpointObject;
   readonly #maps: Readonly<Record<string, BpfMap>>;
   readonly #held = new Map<string, HeldProgram>();
+  readonly prepared: PreparedPrograms;
 
   constructor(pins: EndpointPins, object: EndpointObject, maps: Readonly<Record<string, BpfMap>>) {
     this.#pins = pins;
     this.#object = object;
     this.#maps = maps;
+    this.prepared = new PreparedPrograms(object, maps);
   }
 
   /** Of this version and over these maps; undefined when it is yet to be loaded. Not the caller's to close. */
@@ -39,23 +42,20 @@ export class EndpointPrograms implements Disposable {
 
   ensure(endpointId: number): void {
     if (directions.every((direction) => this.get(endpointId, direction) !== undefined)) return;
-    using loaded = loadEndpointPrograms(this.#object, this.#maps, endpointId);
     for (const direction of directions) {
       const path = this.#pins.program(endpointId, direction);
+      using program = this.prepared.take(endpointId, direction);
       this.#release(path);
       unpin(path);
-      loaded.program(programNames[direction]).pin(path);
+      program.pin(path);
       this.get(endpointId, direction);
     }
+    this.prepared.release(endpointId);
   }
 
   /** Another instance of the same program, the caller's: a hook takes each program once only. */
   spare(endpointId: number, direction: Direction): BpfProgram {
-    using loaded = loadEndpointPrograms(this.#object, this.#maps, endpointId);
-    const { id } = loaded.program(programNames[direction]).info();
-    const program = BpfProgram.openById(id);
-    if (program === undefined) throw new Error(`program ${id} vanished while it was held`);
-    return program;
+    return loadEndpointProgram(this.#object, this.#maps, endpointId, direction);
   }
 
   /** Pins again what lost its name; answers the paths. */
@@ -79,6 +79,7 @@ export class EndpointPrograms implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.prepared[Symbol.dispose]();
     for (const path of [...this.#held.keys()]) this.#release(path);
   }
 

@@ -20,6 +20,7 @@ import { directions, type Direction } from './abi.ts';
 import { ensureFilter, filterPrograms, filterState, removeFilters } from './clsact-filters.ts';
 import { EndpointPrograms } from './endpoint-programs.ts';
 import { EndpointPins } from './pins.ts';
+import type { PreparedPrograms } from './prepared-programs.ts';
 import type { EndpointObject } from './programs.ts';
 import { type HookState, TcxLinks, type TcxPlace } from './tcx-links.ts';
 
@@ -71,6 +72,11 @@ export class EndpointHooks implements Disposable {
     return (this.#mechanism ??= haveTcx() ? 'tcx' : 'clsact');
   }
 
+  /** Programs of endpoints to come. */
+  get prepared(): PreparedPrograms {
+    return this.#programs.prepared;
+  }
+
   attach(endpointId: number, netns: string, interfaceName: string): void {
     using handle = Netns.openPath(netns);
     const ifindex = findInterface(handle, interfaceName);
@@ -108,10 +114,6 @@ export class EndpointHooks implements Disposable {
   /** Ids of endpoints with pins, and the interfaces their links are on. */
   pinned(): Map<number, string[]> {
     return new Map(this.#pins.endpointIds().map((id) => [id, this.#pins.interfaces(id)]));
-  }
-
-  pinnedIds(): number[] {
-    return this.#pins.endpointIds();
   }
 
   /** Gives back the names that held programs and links have lost; answers the paths. */

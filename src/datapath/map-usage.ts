@@ -23,7 +23,9 @@ export type CountedMap = keyof typeof mapRemedies;
 
 export function mapUsage(maps: DatapathMaps, entries: Readonly<Record<CountedMap, number>>): MapUsage[] {
   return (Object.keys(mapRemedies) as CountedMap[]).map((map) => {
-    const { maxEntries } = maps.byName[map].spec;
+    const size = maps.byName[map].spec.maxEntries;
+    // 0 is no endpoint id.
+    const maxEntries = map === 'endpoints' ? size - 1 : size;
     return { map, entries: entries[map], maxEntries, full: entries[map] >= maxEntries, remedy: mapRemedies[map] };
   });
 }

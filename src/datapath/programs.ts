@@ -2,7 +2,14 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type BpfMap, type Collection, type CollectionSpec, loadCollection, parseCollection } from '../kernel/index.ts';
+import {
+  type BpfMap,
+  type BpfProgram,
+  type Collection,
+  type CollectionSpec,
+  loadCollection,
+  parseCollection,
+} from '../kernel/index.ts';
 import { packageRoot } from '../kernel/package-root.ts';
 import { endpointIdKey, type Direction } from './abi.ts';
 
@@ -39,4 +46,18 @@ export function loadEndpointPrograms(
     maps,
     constants: { endpoint_id: endpointIdKey.encode({ endpointId }) },
   });
+}
+
+/** One of the two, the caller's. */
+export function loadEndpointProgram(
+  object: EndpointObject,
+  maps: Readonly<Record<string, BpfMap>>,
+  endpointId: number,
+  direction: Direction,
+): BpfProgram {
+  const name = programNames[direction];
+  const programs = new Map([...object.spec.programs].filter(([candidate]) => candidate === name));
+  const spec = { ...object.spec, programs };
+  // All maps are given, so the collection owns nothing but the program.
+  return loadEndpointPrograms({ ...object, spec }, maps, endpointId).program(name);
 }
