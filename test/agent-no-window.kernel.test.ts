@@ -11,6 +11,7 @@ import type { NetworkPolicySpec } from '../src/api/kubernetes.ts';
 import { endpointObjectPath } from '../src/datapath/programs.ts';
 import { address, type TestPair, TestStack, whyNoKernelTests } from '../src/datapath/test-bed.ts';
 import { BpfLink, BpfProgram, haveTcx, ProgramType, RtNetlink, withNetns } from '../src/kernel/index.ts';
+import { ensureBpffs, isOnBpffs, unmount } from '../src/kernel/mount.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
 import { AgentBed, node, randomPodIps, type RunningAgent, until } from './agent-bed.ts';
 import { framesOf, pause, Traffic } from './traffic.ts';
@@ -160,6 +161,21 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
       await addsAnAllow(pair);
     },
   );
+
+  it('bpffs unmounted while the agent runs: nothing opens, another one is mounted', { skip: noTcx }, async () => {
+    const [agent, pair] = await policedPod();
+    const traffic = await flows(pair);
+    unmount(bed.bpffs.path, { lazy: true });
+    try {
+      await until('the pins are back', () => isOnBpffs(bed.bpffsDir) && bed.endpointPins().length === 1, 5_000);
+      await traffic.check();
+      await addsAnAllow(pair);
+      await bed.stop(agent, 'SIGTERM');
+    } finally {
+      if (isOnBpffs(bed.bpffsDir)) unmount(bed.bpffsDir, { lazy: true });
+      ensureBpffs(bed.bpffs.path);
+    }
+  });
 
   it('bpffs wiped while no agent runs: closed until programmed, from the start of the next agent', async () => {
     const [agent, pair] = await policedPod();
