@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, appendFileSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, appendFileSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { NetworkPolicySpec } from '../src/api/kubernetes.ts';
@@ -173,6 +173,7 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
       await bed.stop(agent, 'SIGTERM');
     } finally {
       if (isOnBpffs(bed.bpffsDir)) unmount(bed.bpffsDir, { lazy: true });
+      rmdirSync(bed.bpffsDir);
       ensureBpffs(bed.bpffs.path);
     }
   });
