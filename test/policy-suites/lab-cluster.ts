@@ -1,8 +1,10 @@
 /** The suites' world in a lab: nine pods on two nodes, a prober in each, and the actions of a case through the API. */
 
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { ContainerPort, Namespace, Pod } from '../../src/api/kubernetes.ts';
 import { namespaces, networkPolicies, pods } from '../../src/api/resources.ts';
 import type { Labels } from '../../src/core/labels.ts';
@@ -24,6 +26,7 @@ import {
   type Scene,
 } from './scene.ts';
 
+const run = promisify(execFile);
 const patience = { timeoutMs: 120_000 };
 
 interface PodOptions {
@@ -193,7 +196,17 @@ export class LabCluster {
     const [v4, v6] = [ips.find((ip) => !ip.includes(':')), ips.find((ip) => ip.includes(':'))];
     if (v4 === undefined || v6 === undefined) throw new Error(`pod ${pod} is not dual-stack: ${ips.join(' ')}`);
     const netns = podNetnsPath(this.#labId, made.metadata?.uid ?? '');
+    await this.#forgetNeighbours();
     this.#pods.set(pod, { netns, prober: new Prober(netns), addresses: { 4: v4, 6: v6 } });
+  }
+
+  /**
+   * The main plugin announces a new pod's IPv4 address, but nobody its IPv6 address: a neighbour that talked to the
+   * last owner would send to that one's link address for up to a minute. No matter of policy, so the caches are emptied.
+   */
+  async #forgetNeighbours(): Promise<void> {
+    const flush = ['ip', '-6', 'neigh', 'flush', 'dev', 'eth0'];
+    await Promise.all([...this.#pods.values()].map(({ netns }) => run('nsenter', [`--net=${netns}`, ...flush])));
   }
 
   /** A pod in its node's netns, which no prober enters. */

@@ -34,14 +34,21 @@ function probeUdp({ address, port, expect, timeoutMs }) {
     const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
     const end = (outcome) => {
       clearTimeout(timer);
+      clearInterval(again);
       socket.close();
       resolve(outcome);
     };
     const timer = setTimeout(() => end('timeout'), timeoutMs);
     socket.on('message', (data) => end(answerOf(data, expect)));
     socket.on('error', (error) => end(failureOf(error)));
-    // Connected, so that an ICMP error is an error here and not nothing.
-    socket.connect(port, address, () => socket.send('probe', (error) => error && end(failureOf(error))));
+    // Connected, so that an ICMP error is an error here and not nothing. Repeated, as TCP repeats its SYN: what is allowed
+    // while the probe waits shall not count as denied.
+    const send = () => socket.send('probe', (error) => error && end(failureOf(error)));
+    let again;
+    socket.connect(port, address, () => {
+      send();
+      again = setInterval(send, 250);
+    });
   });
 }
 
