@@ -4,10 +4,11 @@ import { Argument, Command } from 'commander';
 import { formatErrorChain } from '../src/core/error.ts';
 import { cniSuite } from './cni.ts';
 import { datapathSuite } from './datapath.ts';
+import { policySuite } from './policy.ts';
 import { scaleSuite } from './scale.ts';
 import { formatTable, type Suite } from './report.ts';
 
-const suites: readonly Suite[] = [cniSuite, datapathSuite, scaleSuite];
+const suites: readonly Suite[] = [cniSuite, datapathSuite, policySuite, scaleSuite];
 
 const program = new Command('bench')
   .description(

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that what a target needs is installed. Usage: setup.sh PURPOSE…   (build | test | demo)
+# Makes sure that what a target needs is installed. Usage: setup.sh PURPOSE…   (build | test | demo | bench)
 # Debian packages are installed when run as root on a Debian-like system, otherwise this says exactly what to install.
 set -eu
 cd "$(dirname "$0")/.."
@@ -44,6 +44,14 @@ for purpose in "$@"; do
 		need cpio have cpio
 		need xz-utils have xz
 		need zstd have zstd
+		;;
+	esac
+	case $purpose in
+	bench)
+		need iperf3 have iperf3
+		need sockperf have sockperf
+		need nftables have nft
+		need containernetworking-plugins test -x /usr/lib/cni/macvlan
 		;;
 	esac
 	case $purpose in
