@@ -48,7 +48,7 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
   const check = (datapath: Datapath, pair: TestPair): string[] =>
     datapath.checkEndpoint(endpointId, pair.pod, pair.interfaceName).map((finding) => finding.problem);
 
-  const noIpvlan = whyNoLink('ipvlan-l3') ?? false;
+  const noIpvlan = whyNoLink('ipvlan-l3', process.env) ?? false;
   const noTcx = reason === undefined && !haveTcx() ? 'this kernel has no tcx (6.6)' : undefined;
   for (const [link, place, mechanisms] of [
     ['veth', 'beside', ['tcx', 'clsact']],
@@ -59,7 +59,7 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
     ['ipvlan-l3', 'outside', ['tcx', 'clsact']],
   ] as const) {
     for (const mechanism of mechanisms) {
-      const skip = (mechanism === 'tcx' ? noTcx : undefined) ?? whyNoLink(link) ?? false;
+      const skip = (mechanism === 'tcx' ? noTcx : undefined) ?? whyNoLink(link, process.env) ?? false;
       it(`${link}, peer ${place}, ${mechanism}: closed until programmed, then what the policy says`, { skip }, () => {
         const pair = stack.use(new TestPair(link, place));
         assert.ok(pair.ping('peer', address.pod4), 'the wire works');
@@ -145,25 +145,27 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
     datapath.updateIpcache({ upsert: [[mustPrefix('10.0.0.20/32'), peerIdentity]], remove: [] });
     datapath.attach(target(pair));
     datapath.setPolicy(endpointId, { ...egressDenied, entries: [allowPeer('egress')] });
-    const flood = spawn('nsenter', [`--net=${pair.pod}`, 'ping', '-q', '-f', '-w', '2', address.peer4], {
+    const flood = spawn('nsenter', [`--net=${pair.pod}`, 'ping', '-q', '-f', '-w', '120', address.peer4], {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
     let output = '';
     flood.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
     const ended = once(flood, 'close');
-    let changes = 0;
-    while (flood.exitCode === null) {
+    // By number, not by time: an emulated CPU that others keep busy makes few changes in a second.
+    for (let changes = 0; changes < 150; changes++) {
       const isolated = { ingress: changes % 2 === 0, egress: changes % 3 !== 0 };
       datapath.setPolicy(endpointId, {
         isolated,
         entries: [allowPeer('egress', changes), { ...allowPeer('egress'), identity: 400 + changes }],
       });
-      changes += 1;
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
+    flood.kill('SIGINT');
     await ended;
-    assert.ok(changes > 50, `${changes} changes`);
-    assert.match(output, / 0% packet loss/);
+    const [, sent, received] = (/(\d+) packets transmitted, (\d+) received/.exec(output) ?? []).map(Number);
+    assert.ok(sent !== undefined && received !== undefined && received > 100, output);
+    // The last one may be under way when the flood is stopped.
+    assert.ok(sent - received <= 1, output);
     const drops = datapath.dropCounters().filter((drop) => drop.reason === 'policy' && drop.direction === 'egress');
     // The peer's own neighbour probes and multicast aside, nothing addressed to it may be dropped: none is sent elsewhere.
     assert.deepEqual(drops, []);

@@ -67,7 +67,7 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
   for (const link of ['veth', 'macvlan', 'ipvlan-l2'] as const) {
     it(
       `${link}: limits each direction alone, changes live, and is removed`,
-      { skip: whyNoLink(link) ?? false },
+      { skip: whyNoLink(link, process.env) ?? false },
       async () => {
         using pair = new TestPair(link);
         const target = { netns: pair.pod, interfaceName };

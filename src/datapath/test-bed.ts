@@ -135,14 +135,14 @@ function slaveOf(parentIfindex: number, link: Exclude<PairLink, 'veth'>, name: s
   return { kind: 'ipvlan', name, parentIfindex, mode: link === 'ipvlan-l2' ? 'l2' : 'l3' };
 }
 
-/** Undefined where the kernel has interfaces of this kind. In the VM it must: a skip would hide a failure. */
-export function whyNoLink(link: PairLink): string | undefined {
+/** Undefined where the kernel has interfaces of this kind. In the VM (SLUICE_VM=1) it must: a skip would hide a failure. */
+export function whyNoLink(link: PairLink, env: Readonly<Record<string, string | undefined>>): string | undefined {
   if (whyNoKernelTests() !== undefined) return undefined;
   try {
     new TestPair(link)[Symbol.dispose]();
     return undefined;
   } catch (error) {
-    if (process.env['SLUICE_VM'] === '1' || !isErrno(error, Errno.EOPNOTSUPP)) throw error;
+    if (env['SLUICE_VM'] === '1' || !isErrno(error, Errno.EOPNOTSUPP)) throw error;
     return `this kernel has no ${link}`;
   }
 }

@@ -26,7 +26,7 @@ const addressing = plannedAddressing();
 
 /** In the VM both must be there: a skip would hide a failure. */
 function whyNoSctp(): string | undefined {
-  const reason = whyNoKernelTests() ?? whyNoLink('ipvlan-l2');
+  const reason = whyNoKernelTests() ?? whyNoLink('ipvlan-l2', process.env);
   if (reason !== undefined) return reason;
   try {
     closeSync(listenSctp('/proc/self/ns/net', '127.0.0.1', 0).fd);
