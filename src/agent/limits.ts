@@ -29,7 +29,7 @@ export const agentLimits = {
   /** Distinct label sets, port lists and names that pods share in memory; beyond it they are collected anew. */
   sharedValues: 65_536,
   /** Endpoints of one node. */
-  endpoints: 4_096,
+  endpoints: 4_095,
   /** Endpoints whose programs are loaded before there is a pod for them. */
   preparedEndpoints: 8,
   /** How long no ADD must have come before more are loaded. */
@@ -45,6 +45,8 @@ export const agentLimits = {
   dropHeartbeatMs: 10_000,
   /** How long the names of rules of a deleted policy are kept, for events that still carry them. */
   ruleNameRetentionMs: 3_600_000,
+  /** A problem of a policy that lasts is told again after this. */
+  diagnosticRepeatMs: 1_800_000,
   /** How old the table of who has an address may be when it is asked while the cluster changes. */
   addressBookMs: 2_000,
   /** Connections that a preview looks at. */
