@@ -229,7 +229,13 @@ export const checklist: readonly ChecklistRow[] = [
   {
     row: 24,
     title: 'pods that ran before',
-    proofs: [['test/agent.kernel.test.ts', 'applies a policy to a running pod, cuts it, and gives it back']],
+    proofs: [
+      [
+        'test/agent-no-window.kernel.test.ts',
+        'pods that ran before are adopted without a restart, with no allowed packet lost',
+      ],
+      ['test/agent.kernel.test.ts', 'applies a policy to a running pod, cuts it, and gives it back'],
+    ],
   },
   {
     row: 25,
