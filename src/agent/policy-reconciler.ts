@@ -105,7 +105,8 @@ export class PolicyReconciler {
   #found: ReadonlyMap<string, number> | undefined;
   readonly #policies = new Map<number, Written>();
   readonly #failures = new Map<number, unknown>();
-  readonly #told = new Set<string>();
+  /** Diagnostic → when it was told. */
+  readonly #told = new Map<string, number>();
   /** What the prefixes in use were computed from. */
   #prefixesFor: PrefixesInput | undefined;
   /** Why the last run ended before it reached every endpoint. */
@@ -369,8 +370,10 @@ export class PolicyReconciler {
 
   #tell(diagnostic: Diagnostic): void {
     const text = formatDiagnostic(diagnostic);
-    if (this.#told.has(text)) return;
-    this.#told.add(text);
+    // The API server forgets events after an hour.
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (nowMs - (this.#told.get(text) ?? -Infinity) < agentLimits.diagnosticRepeatMs) return;
+    this.#told.set(text, nowMs);
     this.#deps.log.warn({ policy: `${diagnostic.namespace}/${diagnostic.policy}`, code: diagnostic.code }, text);
     this.#deps.onDiagnostic(diagnostic);
   }

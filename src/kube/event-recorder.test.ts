@@ -111,6 +111,25 @@ describe('EventRecorder', () => {
     assert.equal((api.requests[0]?.body as Event).message?.length, 1024);
   });
 
+  it('writes what all nodes say as one event: whoever comes second only says when', async () => {
+    recorder.record({ ...note, shared: true });
+    await recorder.flush();
+    const created = api.requests[0]?.body as Event;
+    assert.equal(created.source?.host, undefined);
+    const other = new EventRecorder({ client, component: 'sluice-agent', host: 'node-b', clock, log: silentLogger });
+    api.intercept = ({ method, body }) =>
+      method === 'POST' ? { status: 409, body: { kind: 'Status', code: 409, reason: 'AlreadyExists' } } : { body };
+    other.record({ ...note, shared: true });
+    await other.flush();
+    const [, second, third] = api.requests;
+    assert.equal((second?.body as Event).metadata?.name, created.metadata?.name);
+    assert.equal(
+      `${third?.method} ${third?.path}`,
+      `PATCH /api/v1/namespaces/demo/events/${created.metadata?.name ?? ''}`,
+    );
+    assert.deepEqual(Object.keys(third?.body as object), ['lastTimestamp']);
+  });
+
   it('logs what it can not write, and goes on', async () => {
     let failing = true;
     api.intercept = ({ body }) => (failing ? { status: 403, body: { message: 'no' } } : { body });

@@ -3,6 +3,7 @@
 export type DiagnosticCode =
   | 'invalid_cidr'
   | 'except_outside_cidr'
+  | 'empty_ip_block'
   | 'invalid_peer'
   | 'invalid_selector'
   | 'unknown_protocol'

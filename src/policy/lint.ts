@@ -7,7 +7,8 @@ import type { Pod } from '../api/kubernetes.ts';
 import { formatPrefix, parsePrefix } from '../core/ip.ts';
 import { matchesSelector } from '../core/labels.ts';
 import { selectorText } from './describe.ts';
-import { isBlockEmpty, ruleCovers, selectorCovers } from './lint-cover.ts';
+import type { Diagnostic } from './diagnostics.ts';
+import { ruleCovers, selectorCovers } from './lint-cover.ts';
 import { dnsFindings } from './lint-dns.ts';
 import { peerFindings, portFindings } from './lint-peers.ts';
 import { schemaFaults } from './lint-schema.ts';
@@ -83,13 +84,7 @@ function remarksOn(policy: LintedPolicy, all: readonly LintedPolicy[], world: Li
   const { node } = policy;
   const subjects = subjectsOf(node, world.pods);
   return [
-    ...node.diagnostics.map(({ field, message, remedy }): Remark => ({
-      severity: 'error',
-      code: 'invalid',
-      field,
-      message,
-      remedy,
-    })),
+    ...node.diagnostics.map(diagnosticRemark),
     ...blockRemarks(policy),
     ...typeRemarks(policy),
     ...subjectRemarks(node, subjects, world),
@@ -102,6 +97,10 @@ function remarksOn(policy: LintedPolicy, all: readonly LintedPolicy[], world: Li
       world.pods,
     ),
   ];
+}
+
+function diagnosticRemark({ code, severity, field, message, remedy }: Diagnostic): Remark {
+  return { severity, code: code === 'empty_ip_block' ? 'empty_block' : 'invalid', field, message, remedy };
 }
 
 export function subjectsOf(node: PolicyNode, pods: readonly Pod[]): Pod[] {
@@ -151,7 +150,7 @@ function placed(source: SourceObject, node: PolicyNode, remark: Remark): Finding
 }
 
 /** Of the object as written: the parser has cleared host bits already. */
-function blockRemarks({ source, node }: LintedPolicy): Remark[] {
+function blockRemarks({ source }: LintedPolicy): Remark[] {
   const spec = source.policy.spec ?? {};
   const lists = [
     ...(spec.ingress ?? []).map((rule, index) => [`spec.ingress[${index}].from`, rule.from ?? []] as const),
@@ -167,15 +166,7 @@ function blockRemarks({ source, node }: LintedPolicy): Remark[] {
       ];
     }),
   );
-  const empty = node.rules.flatMap((rule) =>
-    (rule.peers ?? []).flatMap((peer, index): Remark[] => {
-      if (peer.kind !== 'prefix' || !isBlockEmpty(peer)) return [];
-      const message = `the exceptions leave nothing of ${peer.cidr}; the peer allows nothing`;
-      const field = `${ruleField(rule)}.${rule.direction === 'ingress' ? 'from' : 'to'}[${index}].ipBlock.except`;
-      return [{ severity: 'warning', code: 'empty_block', field, message, remedy: 'except less, or remove the peer' }];
-    }),
-  );
-  return [...hostBits.filter((remark) => remark !== undefined), ...empty];
+  return hostBits.filter((remark) => remark !== undefined);
 }
 
 function hostBitsRemark(field: string, text: string): Remark | undefined {

@@ -4,6 +4,7 @@ import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicy
 import { formatPrefix, parsePrefix, prefixContains, type IpPrefix } from '../core/ip.ts';
 import { compareText, isSelectorOperator, selectorKey, type LabelSelector } from '../core/labels.ts';
 import { DiagnosticSink } from './diagnostics.ts';
+import { isBlockEmpty } from './lint-cover.ts';
 import type { Direction, PeerNode, PolicyNode, RuleNode } from './node.ts';
 import { portPrefixes, protocolNumber, type PortNode } from './port.ts';
 
@@ -141,12 +142,17 @@ function parseIpBlock(
   const texts = [...new Set(except.flatMap((hole) => (hole === undefined ? [] : formatPrefix(hole))))].sort(
     compareText,
   );
-  return {
+  const peer: PeerNode & { kind: 'prefix' } = {
     kind: 'prefix',
     cidr: formatPrefix(cidr),
     except: texts,
     key: `prefix ${formatPrefix(cidr)} except ${texts.join(' ')}`,
   };
+  if (texts.length > 0 && isBlockEmpty(peer)) {
+    const message = `the exceptions leave nothing of ${peer.cidr}; the peer allows nothing`;
+    sink.warning('empty_ip_block', `${field}.except`, message, 'except less, or remove the peer');
+  }
+  return peer;
 }
 
 function parseCidr(text: string, field: string, sink: DiagnosticSink): IpPrefix | undefined {
