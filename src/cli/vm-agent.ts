@@ -52,13 +52,18 @@ async function* follow(
   using pidFile = sharedFile(machine, '');
   const chunks: string[] = [];
   let wake: () => void = () => undefined;
+  let served = false;
   let ended: { readonly error?: unknown } | undefined;
-  const script = `echo $$ > ${pidFile.path}; exec "$@"`;
-  const running = run(machine, ['sh', '-c', script, 'sh', ...command], followTimeoutMs, signal, (text) => {
+  // The guest keeps what is written to the shared directory for up to half a minute unless it is told to sync.
+  const lines = 'while IFS= read -r line; do printf "%s\\n" "$line"; sync -d /proc/self/fd/1; done';
+  const script = `echo $$ > ${pidFile.path}; sync -d ${pidFile.path}; "$@" | ${lines}`;
+  const running = run(machine, ['setsid', 'sh', '-c', script, 'sh', ...command], followTimeoutMs, signal, (text) => {
+    served = true;
     chunks.push(text);
     wake();
   }).then(
-    ({ status, errors }) => (ended = status === 0 || signal.aborted ? {} : { error: unavailable(name, errors) }),
+    // A stream that is served begins with a sign of life.
+    ({ errors }) => (ended = served || signal.aborted ? {} : { error: unavailable(name, errors) }),
     (error: unknown) => (ended = signal.aborted ? {} : { error }),
   );
   void running.then(() => wake());
@@ -70,7 +75,7 @@ async function* follow(
       else await new Promise<void>((resolve) => (wake = resolve));
     }
   } finally {
-    await run(machine, ['sh', '-c', `kill $(cat ${pidFile.path})`], askTimeoutMs).catch(() => undefined);
+    await run(machine, ['sh', '-c', `kill -- -$(cat ${pidFile.path})`], askTimeoutMs).catch(() => undefined);
   }
   if (ended.error instanceof Error) throw ended.error;
 }
