@@ -6,10 +6,10 @@ import { createKubeClient, type KubeClient } from '../src/kube/client.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { labLayout, nodePaths } from '../src/lab/layout.ts';
 import { type NetworkList, parseNetworkList } from '../src/lab/node/cni-config.ts';
-import { CniRunner } from '../src/lab/node/cni-runner.ts';
+import { CniRunner, type CniAttachmentRequest } from '../src/lab/node/cni-runner.ts';
 import { newContainerId } from '../src/lab/node/pod-network.ts';
 import { networkAttachmentDefinitions } from '../src/api/resources.ts';
-import type { ChainTimes, WorkerReport } from './cni.ts';
+import { parallel, type ChainTimes, type WorkerReport } from './cni.ts';
 
 const [dir = '', id = '', count = '0'] = process.argv.slice(2);
 const lab = labLayout({ dir, id });
@@ -64,40 +64,84 @@ async function createPod(kube: KubeClient, name: string): Promise<string> {
   return created.metadata.uid;
 }
 
+/** A pod and its namespace for as long as the task runs. */
+async function withPod<T>(name: string, task: (request: CniAttachmentRequest) => Promise<T>): Promise<T> {
+  const uid = await createPod(client, name);
+  const netns = `/run/netns/sluice-${id}-${name}`;
+  createNamedNetns(netns);
+  try {
+    const containerId = newContainerId();
+    const args = {
+      IgnoreUnknown: '1',
+      K8S_POD_NAMESPACE: 'default',
+      K8S_POD_NAME: name,
+      K8S_POD_INFRA_CONTAINER_ID: containerId,
+      K8S_POD_UID: uid,
+    };
+    return await task({ containerId, netns, ifName: 'eth0', args });
+  } finally {
+    removeNamedNetns(netns);
+    await client.delete(podResource, { namespace: 'default', name }, { gracePeriodSeconds: 0 });
+  }
+}
+
+/** One after another: milliseconds of each ADD and DEL. */
 async function measure(list: NetworkList, prefix: string): Promise<ChainTimes> {
   const times = { add: [] as number[], del: [] as number[] };
   for (let index = 0; index < Number(count); index++) {
-    const name = `${prefix}-${index}`;
-    const uid = await createPod(client, name);
-    const netns = `/run/netns/sluice-${id}-${prefix}${index}`;
-    createNamedNetns(netns);
-    try {
-      const containerId = newContainerId();
-      const args = {
-        IgnoreUnknown: '1',
-        K8S_POD_NAMESPACE: 'default',
-        K8S_POD_NAME: name,
-        K8S_POD_INFRA_CONTAINER_ID: containerId,
-        K8S_POD_UID: uid,
-      };
-      const request = { containerId, netns, ifName: 'eth0', args };
+    await withPod(`${prefix}-${index}`, async (request) => {
       const start = performance.now();
       const result = await runner.add(list, request);
       const added = performance.now();
       await runner.del(list, request, result);
       times.add.push(added - start);
       times.del.push(performance.now() - added);
-    } finally {
-      removeNamedNetns(netns);
-      await client.delete(podResource, { namespace: 'default', name }, { gracePeriodSeconds: 0 });
-    }
+    });
   }
   return times;
+}
+
+/** Milliseconds of each ADD when this many begin at the same moment. */
+async function measureTogether(list: NetworkList, prefix: string): Promise<number[]> {
+  const started = new Barrier(parallel);
+  const pods = Array.from({ length: parallel }, (_, index) =>
+    withPod(`${prefix}-${index}`, async (request) => {
+      await started.arrive();
+      const start = performance.now();
+      const result = await runner.add(list, request);
+      const tookMs = performance.now() - start;
+      await runner.del(list, request, result);
+      return tookMs;
+    }),
+  );
+  return Promise.all(pods);
+}
+
+/** Everybody waits until all are there. */
+class Barrier {
+  readonly #open: Promise<void>;
+  #missing: number;
+  #release: () => void = () => undefined;
+
+  constructor(parties: number) {
+    this.#missing = parties;
+    this.#open = new Promise((resolve) => (this.#release = resolve));
+  }
+
+  arrive(): Promise<void> {
+    if (--this.#missing === 0) this.#release();
+    return this.#open;
+  }
 }
 
 const ours = await oursChain();
 const plain = parseNetworkList(JSON.stringify(plainChain), 'the plain chain', 'plain');
 const suffix = Math.random().toString(36).slice(2, 7);
-const report: WorkerReport = { ours: await measure(ours, `o${suffix}`), plain: await measure(plain, `p${suffix}`) };
+const report: WorkerReport = {
+  ours: await measure(ours, `o${suffix}`),
+  plain: await measure(plain, `p${suffix}`),
+  oursTogether: await measureTogether(ours, `ot${suffix}`),
+  plainTogether: await measureTogether(plain, `pt${suffix}`),
+};
 process.stdout.write(JSON.stringify(report));
 client.close();

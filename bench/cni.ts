@@ -1,5 +1,5 @@
 /**
- * CNI ADD and DEL of a whole chain, pods one after another, on a real lab node: ours (macvlan, spiderpool, cilium-cni,
+ * CNI ADD and DEL of a whole chain, pods one after another and twenty at once, on a real lab node: ours (macvlan, spiderpool, cilium-cni,
  * coordinator) beside Debian's macvlan, host-local and tuning, which has neither policy nor limits nor shared addresses.
  */
 import { spawnSync } from 'node:child_process';
@@ -11,6 +11,9 @@ import { type BenchRow, percentile, type Suite, spread } from './report.ts';
 
 const baseline = 'macvlan+host-local+tuning';
 
+/** Pods that start at once. */
+export const parallel = 20;
+
 export interface ChainTimes {
   /** Milliseconds, one for each pod. */
   readonly add: readonly number[];
@@ -20,11 +23,14 @@ export interface ChainTimes {
 export interface WorkerReport {
   readonly ours: ChainTimes;
   readonly plain: ChainTimes;
+  /** ADD, milliseconds, when `parallel` pods start at once. */
+  readonly oursTogether: readonly number[];
+  readonly plainTogether: readonly number[];
 }
 
 export const cniSuite: Suite = {
   name: 'cni',
-  describe: 'ADD and DEL of the whole chain, 100 pods one after another',
+  describe: 'ADD and DEL of the whole chain, 100 pods one after another and 20 at once',
   run({ quick, log }) {
     const dir = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
     try {
@@ -75,19 +81,22 @@ function measureOnNode(dir: string, pods: number): WorkerReport {
 }
 
 function rows(rounds: readonly WorkerReport[]): BenchRow[] {
-  return (['add', 'del'] as const).flatMap((operation) =>
-    [50, 99].map((p) => {
-      const ours = spread(rounds.map((round) => percentile(round.ours[operation], p)));
-      const plain = spread(rounds.map((round) => percentile(round.plain[operation], p)));
-      return {
-        suite: 'cni',
-        case: `${operation.toUpperCase()} of the chain`,
-        metric: `p${p}`,
-        unit: 'ms',
-        ...ours,
-        baseline,
-        ratio: ours.value / plain.value,
-      };
-    }),
-  );
+  const row = (what: string, p: number, of: (round: WorkerReport) => readonly (readonly number[])[]): BenchRow => {
+    const [ours, plain] = [0, 1].map((side) => spread(rounds.map((round) => percentile(of(round)[side] ?? [], p))));
+    if (ours === undefined || plain === undefined) throw new RangeError('no rounds');
+    return {
+      suite: 'cni',
+      case: what,
+      metric: `p${p}`,
+      unit: 'ms',
+      ...ours,
+      baseline,
+      ratio: ours.value / plain.value,
+    };
+  };
+  return [50, 99].flatMap((p) => [
+    row('ADD of the chain', p, ({ ours, plain }) => [ours.add, plain.add]),
+    row('DEL of the chain', p, ({ ours, plain }) => [ours.del, plain.del]),
+    row(`ADD, ${parallel} at once`, p, ({ oursTogether, plainTogether }) => [oursTogether, plainTogether]),
+  ]);
 }

@@ -219,6 +219,11 @@ describe('scheduler', () => {
     assert.equal(decision?.nodeName, 'n2');
   });
 
+  it('leaves pods to the scheduler that they name', () => {
+    const foreign = { ...pod('a'), spec: { ...template.spec, schedulerName: 'another' } };
+    assert.deepEqual(planScheduling([foreign], [node('n1')], new Map()), []);
+  });
+
   it('says why no node fits, as Kubernetes does', () => {
     const wanting = { ...pod('a'), spec: { ...template.spec, nodeSelector: { disk: 'ssd' } } };
     const nodes = [

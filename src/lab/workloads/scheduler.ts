@@ -27,13 +27,18 @@ export function planScheduling(
     const nodeName = (pod.spec?.nodeName || assumed.get(pod.metadata?.uid ?? '')) ?? '';
     if (nodeName !== '') {
       if (!isFinished(pod)) placed.push({ pod, nodeName });
-    } else if (!isTerminating(pod) && !isFinished(pod)) waiting.push(pod);
+    } else if (!isTerminating(pod) && !isFinished(pod) && isOurs(pod)) waiting.push(pod);
   }
   return waiting.sort(byAge).map((pod) => {
     const decision = decide(pod, nodes, placed);
     if (decision.nodeName !== undefined) placed.push({ pod, nodeName: decision.nodeName });
     return decision;
   });
+}
+
+/** A pod that asks for another scheduler is left to it (PodSpec.schedulerName). */
+function isOurs({ spec }: Pod): boolean {
+  return (spec?.schedulerName ?? 'default-scheduler') === 'default-scheduler';
 }
 
 function decide(pod: Pod, nodes: readonly Node[], placed: readonly Placed[]): Decision {
