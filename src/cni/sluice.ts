@@ -10,8 +10,11 @@ import {
   type PluginConfig,
   type PluginHandler,
 } from '../api/cni.ts';
+import { formatErrorChain } from '../core/error.ts';
+import { parseIp } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { netnsInode } from '../kernel/netns.ts';
+import { announce } from './announcement.ts';
 import { CniError } from './error.ts';
 import { versionAtLeast } from './version.ts';
 
@@ -83,7 +86,18 @@ async function add(request: CniRequest, deps: SluicePluginDeps, signal: AbortSig
     bandwidth: request.config.runtimeConfig?.bandwidth,
   };
   await deps.endpoints.create(spec, signal);
+  announceAddresses(spec, deps.log);
   return previous;
+}
+
+/** Neighbours find out without it too, only later: no reason to fail. */
+function announceAddresses({ netns, ifName, ips, pod }: EndpointSpec, log: Logger): void {
+  try {
+    const addresses = ips.map(parseIp).filter((address) => address !== undefined);
+    announce(netns, ifName, addresses);
+  } catch (error) {
+    log.warn({ pod: `${pod.namespace}/${pod.name}`, error: formatErrorChain(error) }, 'addresses were not announced');
+  }
 }
 
 async function check(request: CniRequest, deps: SluicePluginDeps): Promise<undefined> {

@@ -4,11 +4,8 @@ import { ownFd, type OwnedFd } from './fd.ts';
 import { bind, pollOne, recv, socket } from './ffi.ts';
 import { RtNetlink } from './netlink/rtnetlink.ts';
 import { type NetnsRef, withNetns } from './netns.ts';
+import { AF_PACKET, packetAddress, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW } from './packet-socket.ts';
 
-const AF_PACKET = 17;
-const SOCK_RAW = 3;
-const SOCK_NONBLOCK = 0x800;
-const SOCK_CLOEXEC = 0x80000;
 const ETH_P_ALL = 0x0003;
 const POLLIN = 1;
 /** GSO frames are up to 64 KiB and some headers. */
@@ -35,11 +32,7 @@ export class PacketCapture implements Disposable {
         ),
         `capture on ${interfaceName}`,
       );
-      const address = new DataView(new ArrayBuffer(20)); // struct sockaddr_ll
-      address.setUint16(0, AF_PACKET, true);
-      address.setUint16(2, ETH_P_ALL, false);
-      address.setInt32(4, ifindex, true);
-      check(bind(fd.value, new Uint8Array(address.buffer)), 'bind capture to', interfaceName);
+      check(bind(fd.value, packetAddress(ifindex, ETH_P_ALL)), 'bind capture to', interfaceName);
       return new PacketCapture(fd);
     });
   }

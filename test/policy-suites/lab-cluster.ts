@@ -196,17 +196,7 @@ export class LabCluster {
     const [v4, v6] = [ips.find((ip) => !ip.includes(':')), ips.find((ip) => ip.includes(':'))];
     if (v4 === undefined || v6 === undefined) throw new Error(`pod ${pod} is not dual-stack: ${ips.join(' ')}`);
     const netns = podNetnsPath(this.#labId, made.metadata?.uid ?? '');
-    await this.#forgetNeighbours();
     this.#pods.set(pod, { netns, prober: new Prober(netns), addresses: { 4: v4, 6: v6 } });
-  }
-
-  /**
-   * The main plugin announces a new pod's IPv4 address, but nobody its IPv6 address: a neighbour that talked to the
-   * last owner would send to that one's link address for up to a minute. No matter of policy, so the caches are emptied.
-   */
-  async #forgetNeighbours(): Promise<void> {
-    const flush = ['ip', '-6', 'neigh', 'flush', 'dev', 'eth0'];
-    await Promise.all([...this.#pods.values()].map(({ netns }) => run('nsenter', [`--net=${netns}`, ...flush])));
   }
 
   /** A pod in its node's netns, which no prober enters. */
