@@ -1,10 +1,8 @@
 /** The suites' world in a lab: nine pods on two nodes, a prober in each, and the actions of a case through the API. */
 
-import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import type { ContainerPort, Namespace, Pod } from '../../src/api/kubernetes.ts';
 import { namespaces, networkPolicies, pods } from '../../src/api/resources.ts';
 import type { Labels } from '../../src/core/labels.ts';
@@ -26,7 +24,6 @@ import {
   type Scene,
 } from './scene.ts';
 
-const run = promisify(execFile);
 const patience = { timeoutMs: 120_000 };
 
 interface PodOptions {
