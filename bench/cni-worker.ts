@@ -52,12 +52,16 @@ async function oursChain(): Promise<NetworkList> {
   return parseNetworkList(nad.spec?.config ?? '', 'the default attachment', 'default');
 }
 
-/** Not for any scheduler: no kubelet starts it, but the agent finds it. */
+/**
+ * Not for any scheduler: no kubelet starts it, but the agent finds it. IPv4 only, as the plain chain: with IPv6 the main plugin
+ * of either chain waits one to two seconds for duplicate address detection.
+ */
 async function createPod(kube: KubeClient, name: string): Promise<string> {
+  const annotations = { 'ipam.spidernet.io/ippool': JSON.stringify({ ipv4: ['lab-default-v4'] }) };
   const pod = {
     apiVersion: 'v1',
     kind: 'Pod',
-    metadata: { name, namespace: 'default', labels: { app: 'bench' } },
+    metadata: { name, namespace: 'default', labels: { app: 'bench' }, annotations },
     spec: { schedulerName: 'nobody', containers: [{ name: 'c', image: 'none' }] },
   };
   const created = (await kube.create(podResource, pod as never)) as unknown as { metadata: { uid: string } };
