@@ -38,7 +38,7 @@ export const scaleSuite: Suite = {
   async run({ quick, log }) {
     using program = await AgentBuild.make();
     const results: Measured[] = [];
-    for (const size of process.env['SIZES']?.split(',').map(Number) ?? sizes) {
+    for (const size of process.env['SLUICE_BENCH_SIZES']?.split(',').map(Number) ?? sizes) {
       log(`${size} pods and policies`);
       results.push(await measure(program, size, quick ? 20 : 200, log));
     }
