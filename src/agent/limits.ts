@@ -34,8 +34,9 @@ export const agentLimits = {
   preparedEndpoints: 8,
   /** How long no ADD must have come before more are loaded. */
   preparePauseMs: 25,
-  /** The kernel's events are fetched this often, and at most so many at once. */
-  eventPollMs: 100,
+  /** The kernel's events are fetched this often, more often while somebody follows them, and at most so many at once. */
+  eventPollMs: 500,
+  followedEventPollMs: 100,
   eventsPerPoll: 8_192,
   /** The last drops and audit events that the agent can tell of. */
   dropsKept: 4_096,

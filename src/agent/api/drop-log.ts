@@ -28,6 +28,8 @@ export class DropLog {
   readonly #events: FlowEvent[] = [];
   readonly #followers = new Set<Follower>();
   readonly #lostBefore: bigint;
+  /** Runs while somebody follows. */
+  #pollTimer: NodeJS.Timeout | undefined;
 
   constructor(source: DropSource, describe: (event: DatapathEvent) => FlowEvent) {
     this.#source = source;
@@ -68,9 +70,13 @@ export class DropLog {
     }
     const follower = { filter, onEvent };
     this.#followers.add(follower);
+    this.#pollTimer ??= setInterval(() => this.poll(), agentLimits.followedEventPollMs).unref();
     this.#tellKinds();
     return () => {
       if (this.#followers.delete(follower)) this.#tellKinds();
+      if (this.#followers.size > 0) return;
+      clearInterval(this.#pollTimer);
+      this.#pollTimer = undefined;
     };
   }
 

@@ -66,7 +66,7 @@ serve() {
     for d in $share/jobs/*; do
       [ -e $d/script ] && $b mv $d/script $d/taken && { job $d & }
     done
-    $b sleep 0.1
+    $b sleep 0.25
   done
 }
 serve & serving=$!
