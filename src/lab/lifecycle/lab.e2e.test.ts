@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { findCgroup2Mount } from '../../kernel/cgroup.ts';
+import { PacketCapture } from '../../kernel/packet-capture.ts';
+import { netnsDir, netnsPrefix } from '../layout.ts';
 import { labDown } from './down.ts';
 import { readLabState, type LabState } from './state.ts';
 import { labStatus } from './status.ts';
@@ -157,6 +159,39 @@ describe('a lab', () => {
     await must(['delete', 'networkpolicy/closed', 'pod/probed', 'pod/sick', '--grace-period=1']);
   });
 
+  it('lets no packet of an egress-denied pod onto the underlay, from its first instruction on', async () => {
+    await apply({
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: { name: 'mute' },
+      spec: { podSelector: { matchLabels: { app: 'muted' } }, policyTypes: ['Egress'] },
+    });
+    const ports = { muted: 39_001, heard: 39_002 };
+    using capture = PacketCapture.open(join(netnsDir, `${netnsPrefix(state.id)}switch`), 'br0');
+    const seen = { muted: 0, heard: 0 };
+    const drain = (): void => {
+      for (const frame of capture.drain()) {
+        const port = udpDestinationPort(frame);
+        for (const name of ['muted', 'heard'] as const) if (port === ports[name]) seen[name]++;
+      }
+    };
+    const draining = setInterval(drain, 10);
+    try {
+      // Both send from their first instruction, and ask nobody for an address before: the gateway is the switch itself.
+      for (const name of ['muted', 'heard'] as const) {
+        const send = `while :; do echo now > /dev/udp/172.51.0.1/${ports[name]}; sleep 0.01; done`;
+        await apply(pod(name, { containers: [{ name: 'c', image: 'bash', command: ['bash', '-c', send] }] }));
+      }
+      await Promise.all([ready('muted'), ready('heard')]);
+      await waitFor('the other pod to be heard', () => Promise.resolve(seen.heard > 100), patience);
+      drain();
+      assert.deepEqual({ ...seen, heard: seen.heard > 100 }, { muted: 0, heard: true });
+    } finally {
+      clearInterval(draining);
+      await must(['delete', 'networkpolicy/mute', 'pod/muted', 'pod/heard', '--grace-period=1', '--ignore-not-found']);
+    }
+  });
+
   it('restarts what ends, and says so', async () => {
     await apply(
       pod('crash', { containers: [{ name: 'sh', image: 'busybox', command: ['sh', '-c', 'echo bye; exit 3'] }] }),
@@ -304,4 +339,11 @@ function commandLine(pid: string): string {
   } catch {
     return '';
   }
+}
+
+/** Of an Ethernet frame with UDP over IPv4 without options; undefined for anything else. */
+function udpDestinationPort(frame: Uint8Array): number | undefined {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+  if (frame.length < 42 || view.getUint16(12) !== 0x0800 || view.getUint8(23) !== 17) return undefined;
+  return view.getUint16(36);
 }
