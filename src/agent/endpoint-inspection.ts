@@ -1,7 +1,7 @@
 /**
  * Compares records, namespaces and kernel, and puts back what is not as it should be. Three depths:
  *
- *   sweep, every second      are hooks and pins as they were? some microseconds for each endpoint
+ *   sweep, every second      are hooks and pins as they were? about 0.1 ms for each endpoint
  *   inspect, every 10 s      everything: hooks, policy, limits, what nobody knows
  *   inspect, at start        the same before the API answers: adoption of what an earlier agent left
  *
