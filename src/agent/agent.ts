@@ -6,6 +6,7 @@
  * The CNI socket opens last, so a call never meets a half-started agent. On stop nothing is detached: what is in force
  * stays in force until the next agent takes over.
  */
+import { setMaxListeners } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
@@ -113,6 +114,8 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
   log.info(found, 'endpoints of an earlier agent inspected');
 
   const ending = new AbortController();
+  // Every loop of the agent waits for it: more than the ten listeners that Node takes for a leak.
+  setMaxListeners(100, ending.signal);
   const loops = [
     parts.cluster.start(ending.signal),
     parts.policy.start(ending.signal),

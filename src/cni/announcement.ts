@@ -10,11 +10,11 @@ const ETH_P_ARP = 0x0806;
 const ETH_P_IPV6 = 0x86dd;
 const IPPROTO_ICMPV6 = 58;
 
-/** Sends one announcement for each address out of the interface. Nothing is sent where there is no resolution to correct (ipvlan l3). */
+/** Sends one announcement for each address out of the interface. Nothing is sent where nobody resolves addresses (ipvlan l3, a link that is down). */
 export function announce(netns: string, interfaceName: string, addresses: readonly IpAddress[]): void {
   using netlink = RtNetlink.open(netns);
   const link = netlink.mustLink(interfaceName);
-  if (link.mac === '' || (link.ipvlanMode !== undefined && link.ipvlanMode !== 'l2')) return;
+  if (!link.up || link.mac === '' || (link.ipvlanMode !== undefined && link.ipvlanMode !== 'l2')) return;
   const mac = Uint8Array.from(link.mac.split(':'), (byte) => Number.parseInt(byte, 16));
   sendFrames(
     netns,
