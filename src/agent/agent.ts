@@ -287,7 +287,7 @@ function policyReconciler(
   audited: (namespace: string) => boolean,
 ): PolicyReconciler {
   return new PolicyReconciler({
-    ...{ cluster, clock, log, nodeName, enforcement, audited },
+    ...{ cluster, clock, log, enforcement, audited },
     maps: kernel.policyMaps,
     endpoints: () => store.list(),
     onDiagnostic: ({ namespace, policy: name, code, field, message, remedy }) => {

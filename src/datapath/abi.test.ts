@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { packageRoot } from '../kernel/package-root.ts';
 import * as abi from './abi.ts';
+import { connectionLifetimesS } from './connections.ts';
 import { MIN_RATE_BPS, BURST_MS, MIN_QUEUE_FRAMES, QUEUE_MS } from './shaper.ts';
 import { endpointObjectPath, readEndpointObject } from './programs.ts';
 import { type FieldSpec, fieldSize } from './struct.ts';
@@ -107,6 +108,12 @@ describe('the reference pages against the code', () => {
     assert.ok(constants.length >= 10);
     for (const [, name, seconds] of constants) {
       assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${seconds} s +\\|`, 'm'));
+    }
+  });
+  it('connections are alive for as long as the programs remember them', () => {
+    for (const [name, seconds] of Object.entries(connectionLifetimesS)) {
+      const constant = name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
+      assert.match(header('conntrack.h'), new RegExp(`#define CONNTRACK_${constant}_NS \\(${seconds} \\* NS_PER_S\\)`));
     }
   });
   it('docs/reference/limits.md has the numbers of the shaper and the parser', () => {

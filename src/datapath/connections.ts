@@ -26,12 +26,15 @@ export interface Connection {
   readonly ruleId: number;
 }
 
-/** Seconds, as in bpf/conntrack.h: what is older is in the map only because nobody needed its place. */
-const lifetimes = {
-  tcp: 21_600,
+/**
+ * Seconds, as in bpf/conntrack.h (a test compares them): what is older is in the map only because nobody needed its place. A
+ * closed TCP connection, which the programs remember for some seconds, is none any more.
+ */
+export const connectionLifetimesS = {
+  tcpEstablished: 21_600,
   tcpOpening: 60,
   tcpHalfClosed: 120,
-  udp: 120,
+  udpReplied: 120,
   udpUnreplied: 30,
   sctp: 900,
   icmp: 30,
@@ -70,16 +73,16 @@ function lifetimeOf({ flags }: ConntrackEntry, protocol: number): number {
   switch (protocol) {
     case 6:
       if (has(conntrackFlag.rst) || (has(conntrackFlag.finOriginal) && has(conntrackFlag.finReply))) return 0;
-      if (has(conntrackFlag.finOriginal) || has(conntrackFlag.finReply)) return lifetimes.tcpHalfClosed;
-      return has(conntrackFlag.replied) ? lifetimes.tcp : lifetimes.tcpOpening;
+      if (has(conntrackFlag.finOriginal) || has(conntrackFlag.finReply)) return connectionLifetimesS.tcpHalfClosed;
+      return has(conntrackFlag.replied) ? connectionLifetimesS.tcpEstablished : connectionLifetimesS.tcpOpening;
     case 17:
-      return has(conntrackFlag.replied) ? lifetimes.udp : lifetimes.udpUnreplied;
+      return has(conntrackFlag.replied) ? connectionLifetimesS.udpReplied : connectionLifetimesS.udpUnreplied;
     case 132:
-      return lifetimes.sctp;
+      return connectionLifetimesS.sctp;
     case 1:
     case 58:
-      return lifetimes.icmp;
+      return connectionLifetimesS.icmp;
     default:
-      return lifetimes.other;
+      return connectionLifetimesS.other;
   }
 }

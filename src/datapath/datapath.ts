@@ -26,7 +26,7 @@ import {
   type InterfacePlace,
   type NamedHookProgram,
 } from './hooks.ts';
-import { type IpcacheChange, IpcacheTable } from './ipcache-table.ts';
+import { type IpcacheChange, IpcacheMap } from './ipcache-map.ts';
 import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
@@ -80,7 +80,7 @@ export class Datapath implements Disposable {
   readonly #hooks: EndpointHooks;
   readonly #policies: PolicyTable;
   readonly #endpoints: EndpointMap;
-  readonly #ipcache: IpcacheTable;
+  readonly #ipcache: IpcacheMap;
   readonly #events: EventReader;
 
   private constructor(maps: DatapathMaps, hooks: EndpointHooks) {
@@ -88,7 +88,7 @@ export class Datapath implements Disposable {
     this.#hooks = hooks;
     this.#endpoints = new EndpointMap(maps.byName.endpoints);
     this.#policies = new PolicyTable(maps.byName.policy);
-    this.#ipcache = new IpcacheTable(maps.byName.ipcache);
+    this.#ipcache = new IpcacheMap(maps.byName.ipcache);
     this.#events = new EventReader(maps);
     this.#policies.adopt(
       new Map(this.#endpoints.entries().map(([endpointId, { policyId }]) => [endpointId, policyId])),

@@ -10,7 +10,7 @@ export interface IpcacheChange {
   readonly remove: readonly IpPrefix[];
 }
 
-export class IpcacheTable {
+export class IpcacheMap {
   readonly #map: BpfMap;
   /** The keys in the map, as text; read from it when they are first needed. */
   #known: Set<string> | undefined;
