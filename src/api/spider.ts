@@ -34,6 +34,7 @@ export const spiderLabels = {
 export const multusAnnotations = {
   defaultNetwork: 'v1.multus-cni.io/default-network',
   networks: 'k8s.v1.cni.cncf.io/networks',
+  networkStatus: 'k8s.v1.cni.cncf.io/network-status',
   resourceName: 'k8s.v1.cni.cncf.io/resourceName',
 } as const;
 

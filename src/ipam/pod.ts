@@ -1,6 +1,6 @@
 /** What address allocation asks of a pod: whether it lives, and which attachment an interface of it has. */
 
-import { multusAnnotations } from '../api/spider.ts';
+import { additionalNetworks, defaultInterface, defaultNetwork } from '../api/network-selection.ts';
 
 export interface IpamPod {
   readonly metadata?: {
@@ -32,41 +32,16 @@ export interface AttachmentDefaults {
   readonly clusterNetwork?: string | undefined;
 }
 
-/** namespace/name of the interface's attachment; undefined when nothing names one. */
+/** namespace/name of the interface's attachment; undefined when nothing names one. Throws for a malformed annotation. */
 export function attachmentOf(pod: IpamPod, interfaceName: string, defaults: AttachmentDefaults): string | undefined {
-  const annotations = pod.metadata?.annotations ?? {};
-  if (interfaceName === 'eth0') {
-    const name = annotations[multusAnnotations.defaultNetwork] ?? defaults.clusterNetwork;
-    return name === undefined ? undefined : qualify(name.trim().split('@')[0] ?? '', defaults.namespace);
+  const { namespace = 'default', name = '', annotations } = pod.metadata ?? {};
+  const annotated = { namespace, name, annotations };
+  if (interfaceName === defaultInterface) {
+    const selection = defaultNetwork(annotated, defaults.namespace);
+    if (selection !== undefined) return `${selection.namespace}/${selection.name}`;
+    const { clusterNetwork } = defaults;
+    return clusterNetwork?.includes('/') === false ? `${defaults.namespace}/${clusterNetwork}` : clusterNetwork;
   }
-  const networks = parseNetworks(annotations[multusAnnotations.networks] ?? '');
-  const own = networks.find((network, index) => (network.interface ?? `net${index + 1}`) === interfaceName);
-  return own && qualify(own.name, own.namespace ?? pod.metadata?.namespace ?? 'default');
-}
-
-interface NetworkElement {
-  readonly name: string;
-  readonly namespace?: string;
-  readonly interface?: string;
-}
-
-function qualify(name: string, namespace: string): string {
-  return name.includes('/') ? name : `${namespace}/${name}`;
-}
-
-/** Either a JSON array of {name, namespace, interface} or a comma list of [namespace/]name[@interface]. */
-function parseNetworks(text: string): NetworkElement[] {
-  if (/[[{"]/.test(text)) {
-    try {
-      const value: unknown = JSON.parse(text);
-      return Array.isArray(value) ? (value as NetworkElement[]) : [];
-    } catch {
-      return [];
-    }
-  }
-  return text.split(',').flatMap((element) => {
-    const [name = '', interfaceName] = element.trim().split('@');
-    if (name === '') return [];
-    return [interfaceName === undefined ? { name } : { name, interface: interfaceName }];
-  });
+  const own = additionalNetworks(annotated).find((network) => network.interface === interfaceName);
+  return own && `${own.namespace}/${own.name}`;
 }
