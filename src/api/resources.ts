@@ -102,3 +102,22 @@ export const spiderMultusConfigs = {
   ...namespaced,
 } as const;
 export const spiderIPPools = { ...spider, plural: 'spiderippools', kind: 'SpiderIPPool', ...clusterScoped } as const;
+export const spiderSubnets = { ...spider, plural: 'spidersubnets', kind: 'SpiderSubnet', ...clusterScoped } as const;
+export const spiderReservedIPs = {
+  ...spider,
+  plural: 'spiderreservedips',
+  kind: 'SpiderReservedIP',
+  ...clusterScoped,
+} as const;
+export const spiderEndpoints = {
+  ...spider,
+  plural: 'spiderendpoints',
+  kind: 'SpiderEndpoint',
+  ...namespaced,
+} as const;
+export const spiderCoordinators = {
+  ...spider,
+  plural: 'spidercoordinators',
+  kind: 'SpiderCoordinator',
+  ...clusterScoped,
+} as const;

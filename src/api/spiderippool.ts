@@ -3,7 +3,7 @@ import { objectMetaSchema, labelSelectorSchema } from './spider-schema.ts';
 
 /** SpiderIPPool, cluster scoped: a set of addresses of one subnet, and who may draw from it. */
 
-const routeSchema = z.looseObject({ dst: z.string(), gw: z.string() });
+export const poolRouteSchema = z.looseObject({ dst: z.string(), gw: z.string() });
 
 export const poolSpecSchema = z.looseObject({
   ipVersion: z.number().int().optional(),
@@ -11,7 +11,7 @@ export const poolSpecSchema = z.looseObject({
   ips: z.array(z.string()).optional(),
   excludeIPs: z.array(z.string()).optional(),
   gateway: z.string().optional(),
-  routes: z.array(routeSchema).optional(),
+  routes: z.array(poolRouteSchema).optional(),
   podAffinity: labelSelectorSchema.optional(),
   namespaceAffinity: labelSelectorSchema.optional(),
   namespaceName: z.array(z.string()).optional(),
@@ -37,7 +37,7 @@ export const poolSchema = z.looseObject({
   status: poolStatusSchema.optional(),
 });
 
-export type PoolRoute = z.infer<typeof routeSchema>;
+export type PoolRoute = z.infer<typeof poolRouteSchema>;
 export type PoolSpec = z.infer<typeof poolSpecSchema>;
 export type PoolStatus = z.infer<typeof poolStatusSchema>;
 export type SpiderIPPool = z.infer<typeof poolSchema>;

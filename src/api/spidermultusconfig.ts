@@ -91,11 +91,29 @@ export const multusConfigSpecSchema = z.looseObject({
   customCNI: z.string().optional(),
 });
 
+export const conditionSchema = z.looseObject({
+  type: z.string(),
+  status: z.string(),
+  observedGeneration: z.number().int().optional(),
+  lastTransitionTime: z.string(),
+  reason: z.string(),
+  message: z.string(),
+});
+
+/** Not in Spiderpool, where a failed generation shows in logs only. */
+export const multusConfigStatusSchema = z.looseObject({
+  observedGeneration: z.number().int().optional(),
+  /** Name of the generated attachment. */
+  attachment: z.string().optional(),
+  conditions: z.array(conditionSchema).optional(),
+});
+
 export const multusConfigSchema = z.looseObject({
   apiVersion: z.string().optional(),
   kind: z.string().optional(),
   metadata: objectMetaSchema,
   spec: multusConfigSpecSchema.optional(),
+  status: multusConfigStatusSchema.optional(),
 });
 
 /** The spec's keys that configure one type each. `ib-sriov` is spelled `ibsriov` there. */
@@ -111,6 +129,8 @@ export type IbSriovSpec = z.infer<typeof ibSriovSchema>;
 export type OvsSpec = z.infer<typeof ovsSchema>;
 export type CoordinatorSpec = z.infer<typeof coordinatorSpecSchema>;
 export type MultusConfigSpec = z.infer<typeof multusConfigSpecSchema>;
+export type StatusCondition = z.infer<typeof conditionSchema>;
+export type MultusConfigStatus = z.infer<typeof multusConfigStatusSchema>;
 export type SpiderMultusConfig = z.infer<typeof multusConfigSchema>;
 
 /** k8s.cni.cncf.io/v1: what Multus and the kubelet's CNI runner read. Without a config, Multus looks for a file of that name. */
