@@ -2,6 +2,7 @@
  * A network configuration as the runtime reads it: a list of plugins, or one plugin that becomes a list of one
  * (CNI specification, "Section 1: Network configuration format"). Pure.
  */
+import type { SelectedBandwidth } from '../../api/network-selection.ts';
 import { SluiceError } from '../../core/error.ts';
 import { parseQuantity } from '../../core/quantity.ts';
 
@@ -18,13 +19,8 @@ export interface NetworkList {
   readonly plugins: readonly PluginEntry[];
 }
 
-/** Rates in bit/s, bursts in bit: what the `bandwidth` capability is filled with. */
-export interface BandwidthCapability {
-  readonly ingressRate?: number;
-  readonly ingressBurst?: number;
-  readonly egressRate?: number;
-  readonly egressBurst?: number;
-}
+/** What the `bandwidth` capability is filled with. */
+export type BandwidthCapability = SelectedBandwidth;
 
 /** What the runtime offers to plugins that declare the capability of that name. */
 export interface RuntimeCapabilities {
@@ -93,6 +89,19 @@ export function pluginInput(
     ...(Object.keys(runtimeConfig).length > 0 ? { runtimeConfig } : {}),
     ...(added.prevResult !== undefined ? { prevResult: added.prevResult } : {}),
   };
+}
+
+/** The `cni-args` of a network selection, where plugins look for them: `args.cni`, over what the configuration has there. */
+export function withCniArgs(list: NetworkList, cniArgs: Readonly<Record<string, unknown>>): NetworkList {
+  const plugins = list.plugins.map((plugin) => {
+    const args = objectOr(plugin['args']);
+    return { ...plugin, args: { ...args, cni: { ...objectOr(args['cni']), ...cniArgs } } };
+  });
+  return { ...list, plugins };
+}
+
+function objectOr(value: unknown): Record<string, unknown> {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
 }
 
 /** Whether DEL and CHECK get prevResult, and CHECK exists at all (CNI 0.4.0). */

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { selectAttachment, missingAttachment } from './attachment.ts';
 import { commandLine, containerEnvironment, expandReferences, type EnvSources } from './container-spec.ts';
 import type { Container, Pod } from './pod-api.ts';
 import type { ContainerRecord, PodRecord } from './pod-record.ts';
@@ -58,30 +57,6 @@ describe('a container’s environment', () => {
     assert.equal(commandLine(container({}), {}), undefined);
     assert.deepEqual(commandLine(container({ command: ['echo'], args: ['$(A)'] }), { A: 'x' }), ['echo', 'x']);
     assert.equal(expandReferences('$$$(A)', { A: 'x' }), '$x');
-  });
-});
-
-describe('choosing the attachment', () => {
-  it('takes the default, a name in kube-system, or namespace/name', () => {
-    const select = (value?: string) =>
-      selectAttachment(pod.metadata, value === undefined ? {} : { 'v1.multus-cni.io/default-network': value });
-    assert.deepEqual(select(), { namespace: 'kube-system', name: 'default' });
-    assert.deepEqual(select('ipvlan-conf'), { namespace: 'kube-system', name: 'ipvlan-conf' });
-    assert.deepEqual(select('a/b'), { namespace: 'a', name: 'b' });
-    assert.throws(() => select('a/b/c'), /"a\/b\/c" is not a NetworkAttachmentDefinition's name/);
-    assert.throws(() => select('A b'), /default-network of pod demo\/web-1/);
-  });
-
-  it('says what exists when the wanted one does not', () => {
-    const annotations = { 'v1.multus-cni.io/default-network': 'kube-system/ipvlan' };
-    const error = missingAttachment(pod.metadata, annotations, { namespace: 'kube-system', name: 'ipvlan' }, [
-      { namespace: 'kube-system', name: 'ipvlan-conf' },
-    ]);
-    assert.match(
-      error.message,
-      /pod demo\/web-1.*default-network="kube-system\/ipvlan".*these exist: kube-system\/ipvlan-conf/,
-    );
-    assert.match(error.remedy ?? '', /correct the annotation/);
   });
 });
 

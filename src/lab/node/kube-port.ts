@@ -16,6 +16,11 @@ export function createKubeletApi(client: KubeClient, recorder: EventRecorder): K
       const body = { metadata: { uid: pod.metadata.uid }, status };
       await ignoreGone(client.patch(pods, ref, { type: 'merge', body }, { subresource: 'status' }));
     },
+    async annotatePod(pod, annotations) {
+      const ref = { namespace: pod.metadata.namespace, name: pod.metadata.name };
+      const body = { metadata: { uid: pod.metadata.uid, annotations } };
+      await ignoreGone(client.patch(pods, ref, { type: 'merge', body }));
+    },
     async finishDelete(pod) {
       const ref = { namespace: pod.metadata.namespace, name: pod.metadata.name };
       await ignoreGone(client.delete(pods, ref, { gracePeriodSeconds: 0, preconditions: { uid: pod.metadata.uid } }));

@@ -30,6 +30,8 @@ export type EventType = 'Normal' | 'Warning';
 /** Everything the kubelet asks of the API server; kube-port.ts implements it. */
 export interface KubeletApi {
   patchPodStatus(pod: Pod, status: PodStatus): Promise<void>;
+  /** Adds annotations to exactly this uid. Succeeds when the pod is gone. */
+  annotatePod(pod: Pod, annotations: Readonly<Record<string, string>>): Promise<void>;
   /** The final delete, grace period 0, of exactly this uid. Succeeds when the pod is gone. */
   finishDelete(pod: Pod): Promise<void>;
   getAttachment(namespace: string, name: string): Promise<NetworkAttachmentDefinition | undefined>;

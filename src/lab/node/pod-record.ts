@@ -14,11 +14,16 @@ export interface SandboxRecord {
   readonly pause?: ProcessId;
 }
 
-/** Kept from before ADD until DEL has succeeded. */
+/** One attachment. Kept from before ADD until DEL has succeeded. */
 export interface NetworkRecord {
+  /** "namespace/name" of the NetworkAttachmentDefinition. */
+  readonly attachment: string;
+  readonly interface: string;
   readonly list: NetworkList;
   readonly args: Readonly<Record<string, string>>;
   readonly runtime: RuntimeCapabilities;
+  /** Gateways of the pod's default route, where this network is to have it. */
+  readonly defaultRoute?: readonly string[];
   /** Absent until ADD has succeeded. */
   readonly result?: unknown;
 }
@@ -51,7 +56,10 @@ export interface PodRecord {
   readonly name: string;
   readonly startTimeMs: number;
   readonly sandbox?: SandboxRecord;
-  readonly network?: NetworkRecord;
+  /** Those whose ADD has begun, in that order. */
+  readonly networks?: readonly NetworkRecord[];
+  /** Every network's ADD has succeeded. */
+  readonly attached?: boolean;
   readonly podIps: readonly string[];
   readonly containers: Readonly<Record<string, ContainerRecord>>;
 }

@@ -1,6 +1,7 @@
 /** A pod's sandbox and containers on this node, kept in its record: the verbs that {@link PodWorker} decides on. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { multusAnnotations } from '../../api/spider.ts';
 import type { Logger } from '../../core/log.ts';
 import type { Cgroup } from '../../kernel/cgroup.ts';
 import { podNetnsPath } from '../layout.ts';
@@ -19,8 +20,10 @@ import {
 import { LogWriter } from './container-log.ts';
 import { commandLine, containerEnvironment, hostsFile, podHostname, type EnvSources } from './container-spec.ts';
 import type { Container, KubeletApi, Pod } from './pod-api.ts';
-import { attachmentRequest, detach, newContainerId, planNetwork, podIpsOf } from './pod-network.ts';
-import type { ContainerRecord, PodRecord, PodRecords } from './pod-record.ts';
+import { applyDefaultRoutes } from './default-route.ts';
+import { networkStatusText } from './network-status.ts';
+import { attachmentRequest, detachAll, newContainerId, planNetworks, podIpsOf } from './pod-network.ts';
+import type { ContainerRecord, NetworkRecord, PodRecord, PodRecords, SandboxRecord } from './pod-record.ts';
 import { PortServer } from './port-server.ts';
 import { createSandboxNetns, removeSandbox, sandboxAlive, startPause } from './sandbox.ts';
 import { prepareMounts } from './volumes.ts';
@@ -69,11 +72,11 @@ export class PodRuntime {
   }
 
   get sandboxReady(): boolean {
-    const { sandbox, network } = this.record;
-    return sandbox !== undefined && sandboxAlive(sandbox) && (sandbox.hostNetwork || network?.result !== undefined);
+    const { sandbox, attached } = this.record;
+    return sandbox !== undefined && sandboxAlive(sandbox) && (sandbox.hostNetwork || attached === true);
   }
 
-  /** Creates netns, attachment and pause process, each only if it is not there yet. A failed ADD is undone by DEL. */
+  /** Creates netns, attachments and pause process, each only if it is not there yet. Failed ADDs are undone by DEL. */
   async ensureSandbox(pod: Pod): Promise<void> {
     if (this.sandboxReady) return;
     const { context } = this;
@@ -102,16 +105,35 @@ export class PodRuntime {
 
   async #attach(pod: Pod): Promise<void> {
     const { sandbox } = this.record;
-    if (sandbox === undefined || this.record.network?.result !== undefined) return;
+    if (sandbox === undefined || this.record.attached === true) return;
     if (sandbox.hostNetwork) {
       this.update({ podIps: this.context.hostIps });
       return;
     }
-    const network = await planNetwork(pod, sandbox.id, this.context.api);
+    // What an earlier kubelet had begun when it was killed.
+    await this.#detach(sandbox);
+    const plan = await planNetworks(pod, sandbox.id, this.context.api);
     createSandboxNetns(sandbox);
-    this.update({ network });
-    const result = await this.context.runner.add(network.list, attachmentRequest(sandbox, network));
-    this.update({ network: { ...network, result }, podIps: podIpsOf(result) });
+    const made = applyDefaultRoutes(sandbox.netns, await this.#addAll(sandbox, plan));
+    await this.context.api.annotatePod(pod, { [multusAnnotations.networkStatus]: networkStatusText(made) });
+    this.update({ networks: made, attached: true, podIps: podIpsOf(made[0]?.result) });
+  }
+
+  /** Each is on record before its ADD: a DEL follows whatever happens. */
+  async #addAll(sandbox: SandboxRecord, plan: readonly NetworkRecord[]): Promise<NetworkRecord[]> {
+    const made: NetworkRecord[] = [];
+    for (const network of plan) {
+      this.update({ networks: [...made, network] });
+      const result = await this.context.runner.add(network.list, attachmentRequest(sandbox, network));
+      made.push({ ...network, result });
+      this.update({ networks: made });
+    }
+    return made;
+  }
+
+  async #detach(sandbox: SandboxRecord): Promise<void> {
+    const { networks = [] } = this.record;
+    await detachAll(this.context.runner, sandbox, networks, (left) => this.update({ networks: left }));
   }
 
   async #startPause(pod: Pod): Promise<void> {
@@ -125,13 +147,14 @@ export class PodRuntime {
 
   /** Kills what runs, then DEL, then the netns. The record of the containers stays. Repeat until it succeeds. */
   async stopSandbox(): Promise<void> {
-    const { sandbox, network } = this.record;
+    const { sandbox } = this.record;
     this.#closeServers();
     await killCgroup(this.cgroup);
     if (sandbox === undefined) return;
-    if (network !== undefined) await detach(this.context.runner, sandbox, network);
+    this.update({ attached: undefined });
+    await this.#detach(sandbox);
     await removeSandbox(sandbox, this.cgroup);
-    this.update({ sandbox: undefined, network: undefined });
+    this.update({ sandbox: undefined, networks: undefined });
   }
 
   get podDir(): string {
