@@ -11,7 +11,7 @@
  */
 import { SluiceError } from '../core/error.ts';
 import { Errno, isErrno, Netns, RtNetlink, tcHandle, tcMakeHandle, withNetns } from '../kernel/index.ts';
-import type { Qdisc } from '../kernel/netlink/qdisc.ts';
+import type { Qdisc, QdiscStatistics } from '../kernel/netlink/qdisc.ts';
 import type { Link } from '../kernel/netlink/link.ts';
 import { ensureClsact } from './hooks.ts';
 
@@ -23,10 +23,18 @@ export interface Bandwidth {
   readonly ingressBps?: number | undefined;
 }
 
-/** What is in the kernel. */
+/** One direction's limit as it is in the kernel. */
+export interface LimitState {
+  readonly rateBps: number;
+  readonly mechanism: Shaper;
+  /** Counts frames as the limit does, since the limit was made: a change of its rate keeps them. */
+  readonly statistics: QdiscStatistics;
+}
+
+/** What is in the kernel; an undefined direction is unlimited. */
 export interface AppliedBandwidth extends Bandwidth {
-  readonly egressShaper?: Shaper | undefined;
-  readonly ingressShaper?: Shaper | undefined;
+  readonly egress: LimitState | undefined;
+  readonly ingress: LimitState | undefined;
 }
 
 export interface BandwidthTarget extends Bandwidth {
@@ -52,7 +60,7 @@ export const MIN_QUEUE_FRAMES = 10;
 /** Two packets of segmentation offload: with room for one, each drop is a whole window (13 of 19 Mbit/s at 20 Mbit/s). */
 const minQueueBytes = 2 * 65_536;
 
-const defaultLadder: readonly Shaper[] = ['cake', 'tbf+fq_codel', 'tbf'];
+export const shapersBestFirst: readonly Shaper[] = ['cake', 'tbf+fq_codel', 'tbf'];
 /** After our program (priority 1). */
 const redirectPriority = 0xc000;
 const redirectHandle = 1;
@@ -85,7 +93,7 @@ export function applyBandwidth(target: BandwidthTarget): AppliedBandwidth {
   using netns = Netns.openPath(target.netns);
   using netlink = RtNetlink.open(netns);
   const link = netlink.mustLink(target.interfaceName);
-  const ladder = target.ladder ?? defaultLadder;
+  const ladder = target.ladder ?? shapersBestFirst;
   if (target.egressBps === undefined) removeRoot(netlink, link);
   else shape(netlink, link, target.egressBps, ladder, 'egress');
   if (target.ingressBps === undefined) removeIngress(netlink, link);
@@ -127,8 +135,8 @@ function shape(
   direction: 'ingress' | 'egress',
 ): void {
   const current = readShaper(netlink.qdiscs(link.ifindex));
-  if (current?.rateBps === inWholeBytes(rateBps) && ladder.includes(current.shaper)) return;
-  const candidates = current === undefined || !ladder.includes(current.shaper) ? ladder : [current.shaper];
+  if (current?.rateBps === inWholeBytes(rateBps) && ladder.includes(current.mechanism)) return;
+  const candidates = current === undefined || !ladder.includes(current.mechanism) ? ladder : [current.mechanism];
   let missing: unknown;
   for (const shaper of candidates) {
     try {
@@ -237,18 +245,15 @@ function read(netlink: RtNetlink, link: Link): AppliedBandwidth {
   const ifb = netlink.linkByName(ifbName(link.ifindex));
   const redirected = ifb !== undefined && hasRedirect(netlink, link);
   const ingress = redirected ? readShaper(netlink.qdiscs(ifb.ifindex)) : undefined;
-  return {
-    egressBps: egress?.rateBps,
-    egressShaper: egress?.shaper,
-    ingressBps: ingress?.rateBps,
-    ingressShaper: ingress?.shaper,
-  };
+  return { egressBps: egress?.rateBps, ingressBps: ingress?.rateBps, egress, ingress };
 }
 
-function readShaper(qdiscs: readonly Qdisc[]): { rateBps: number; shaper: Shaper } | undefined {
+function readShaper(qdiscs: readonly Qdisc[]): LimitState | undefined {
   const root = qdiscs.find((qdisc) => qdisc.handle === rootHandle);
-  if (root?.cakeRateBytes !== undefined) return { rateBps: root.cakeRateBytes * 8, shaper: 'cake' };
-  if (root?.tbf === undefined) return undefined;
+  if (root === undefined) return undefined;
+  const { statistics } = root;
+  if (root.cakeRateBytes !== undefined) return { rateBps: root.cakeRateBytes * 8, mechanism: 'cake', statistics };
+  if (root.tbf === undefined) return undefined;
   const hasFlows = qdiscs.some((qdisc) => qdisc.kind === 'fq_codel' && qdisc.handle === childHandle);
-  return { rateBps: root.tbf.rateBytes * 8, shaper: hasFlows ? 'tbf+fq_codel' : 'tbf' };
+  return { rateBps: root.tbf.rateBytes * 8, mechanism: hasFlows ? 'tbf+fq_codel' : 'tbf', statistics };
 }

@@ -10,6 +10,14 @@ export { RingBufferReader } from './bpf/ring-buffer.ts';
 export { BpfProgram, ProgramType, type TestRun, VerifierError } from './bpf/program.ts';
 export { check, Errno, errnoName, isErrno, SyscallError } from './errno.ts';
 export { tryLockFile } from './file-lock.ts';
-export { createNamedNetns, Netns, netnsInode, type NetnsRef, removeNamedNetns, withNetns } from './netns.ts';
+export {
+  createNamedNetns,
+  Netns,
+  netnsInode,
+  type NetnsRef,
+  removeNamedNetns,
+  withNetns,
+  withNewNetns,
+} from './netns.ts';
 export { RtNetlink } from './netlink/rtnetlink.ts';
 export { tcHandle, tcMakeHandle } from './netlink/qdisc.ts';

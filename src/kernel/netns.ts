@@ -104,6 +104,18 @@ export function createNamedNetns(path: string): void {
   }
 }
 
+/** {@link withNetns} in a new namespace, which ends with the call; loopback is down in it. */
+export function withNewNetns<T>(fn: () => Synchronous<T>): T {
+  using home = Netns.current();
+  check(unshare(CLONE_NEWNET), 'create netns', 'of one call');
+  try {
+    using fresh = Netns.current();
+    return refusePromise(fn(), fresh);
+  } finally {
+    returnTo(home);
+  }
+}
+
 /** Undoes {@link createNamedNetns}; succeeds when it is already gone. The namespace itself ends with its last user. */
 export function removeNamedNetns(path: string): void {
   for (;;) {

@@ -9,6 +9,8 @@ const TCA_OPTIONS = 2;
 const TCA_STATS2 = 7;
 const TCA_STATS_BASIC = 1;
 const TCA_STATS_QUEUE = 3;
+/** Only when the 32 bits of TCA_STATS_BASIC overflow (5.5). */
+const TCA_STATS_PKT64 = 8;
 
 export const tcHandle = {
   root: 0xffff_ffff,
@@ -83,10 +85,18 @@ export interface Qdisc {
   readonly tbf: { readonly rateBytes: number; readonly limitBytes: number; readonly burstNs: number } | undefined;
   /** For cake. */
   readonly cakeRateBytes: number | undefined;
+  readonly statistics: QdiscStatistics;
+}
+
+/** gnet_stats_basic and gnet_stats_queue: since the qdisc was made. */
+export interface QdiscStatistics {
   readonly sentBytes: bigint;
-  readonly sentPackets: number;
+  readonly sentPackets: bigint;
   readonly drops: number;
+  /** How often a packet had to wait for its time; not every kind counts this. */
+  readonly overlimits: number;
   readonly backlogBytes: number;
+  readonly backlogPackets: number;
 }
 
 export interface HtbClass {
@@ -228,7 +238,7 @@ export function decodeQdisc(message: NetlinkMessage): Qdisc {
     parent,
     tbf: kind === 'tbf' ? decodeTbf(options) : undefined,
     cakeRateBytes: kind === 'cake' ? Number(options?.u64(2) ?? 0n) : undefined,
-    ...decodeStats(attributes.nested(TCA_STATS2)),
+    statistics: decodeStats(attributes.nested(TCA_STATS2)),
   };
 }
 
@@ -263,16 +273,14 @@ function decodeTbf(options: Attributes | undefined): Qdisc['tbf'] {
 }
 
 /** gnet_stats_basic {u64 bytes, u32 packets} and gnet_stats_queue {qlen, backlog, drops, requeues, overlimits}. */
-function decodeStats(
-  stats: Attributes | undefined,
-): Pick<Qdisc, 'sentBytes' | 'sentPackets' | 'drops' | 'backlogBytes'> {
+function decodeStats(stats: Attributes | undefined): QdiscStatistics {
   const basic = new MessageReader(stats?.bytes(TCA_STATS_BASIC) ?? new Uint8Array(12));
   const sentBytes = basic.u64();
-  const sentPackets = basic.u32();
+  const sentPackets = stats?.u64(TCA_STATS_PKT64) ?? BigInt(basic.u32());
   const queue = new MessageReader(stats?.bytes(TCA_STATS_QUEUE) ?? new Uint8Array(20));
+  const [backlogPackets, backlogBytes, drops] = [queue.u32(), queue.u32(), queue.u32()];
   queue.skip(4);
-  const backlogBytes = queue.u32();
-  return { sentBytes, sentPackets, backlogBytes, drops: queue.u32() };
+  return { sentBytes, sentPackets, drops, overlimits: queue.u32(), backlogBytes, backlogPackets };
 }
 
 export function decodeHtbClass(message: NetlinkMessage): HtbClass | undefined {
