@@ -65,6 +65,53 @@ function matchesIn(path: string, inode: string, ips: readonly string[]): PodInte
   });
 }
 
+export interface NodeNamespace {
+  readonly path: string;
+  /** Decimal. */
+  readonly inode: string;
+  readonly interfaces: readonly { readonly name: string; readonly addresses: readonly string[] }[];
+}
+
+/**
+ * The namespaces of this node's pods, with what is on their interfaces: those with a link whose parent or peer is in the
+ * agent's own namespace, and those of `known` inodes (a VF has no parent). Others on the machine are not this node's.
+ */
+export async function nodeNamespaces(known: ReadonlySet<string>): Promise<NodeNamespace[]> {
+  const found: NodeNamespace[] = [];
+  for (const [inode, path] of listNetns()) {
+    // Hundreds of namespaces take a while; CNI calls go between.
+    await new Promise((resolve) => setImmediate(resolve));
+    try {
+      const namespace = namespaceOfNode(path, inode, known.has(inode));
+      if (namespace !== undefined) found.push(namespace);
+    } catch {
+      // it ended meanwhile
+    }
+  }
+  return found;
+}
+
+function namespaceOfNode(path: string, inode: string, isKnown: boolean): NodeNamespace | undefined {
+  using netns = Netns.openPath(path);
+  if (String(netns.inode) !== inode) return undefined;
+  using netlink = RtNetlink.open(netns);
+  const links = netlink.links();
+  if (!isKnown) {
+    using own = Netns.current();
+    const ownId = netlink.netnsId(own);
+    if (ownId === undefined || !links.some(({ parentNetnsId }) => parentNetnsId === ownId)) return undefined;
+  }
+  const addresses = netlink.addresses();
+  const interfaces = links.flatMap(({ name, ifindex }) => {
+    const own = addresses.filter((one) => one.ifindex === ifindex && one.scope === RT_SCOPE_UNIVERSE);
+    return own.length === 0 ? [] : [{ name, addresses: own.map(({ address }) => formatIp(address)) }];
+  });
+  return { path, inode, interfaces };
+}
+
+/** Global addresses; link-local ones and those of the loopback are nobody's allocation. */
+const RT_SCOPE_UNIVERSE = 0;
+
 function inodeOf(path: string): string | undefined {
   try {
     const inode = netnsInode(path);

@@ -324,3 +324,19 @@ export interface CountersAnswer {
   readonly lostEvents: number;
   readonly maps: readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[];
 }
+
+/** What is really on the interfaces of one network namespace of the node. */
+export interface NamespaceAddresses {
+  /** Path of the namespace. */
+  readonly netns: string;
+  /** Whose it is, as the agent's record says; absent when it has none. */
+  readonly pod?: ObjectName & { readonly uid: string };
+  /** Interfaces with global addresses. */
+  readonly interfaces: readonly { readonly name: string; readonly addresses: readonly string[] }[];
+}
+
+/** GET /v1/addresses */
+export interface NodeAddresses {
+  readonly node: string;
+  readonly namespaces: readonly NamespaceAddresses[];
+}

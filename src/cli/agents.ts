@@ -44,7 +44,7 @@ export async function findAgents(flags: TargetFlags, env: NodeJS.ProcessEnv): Pr
   });
 }
 
-async function labAgents(state: LabState): Promise<AgentTransport[]> {
+export async function labAgents(state: LabState): Promise<AgentTransport[]> {
   if (state.vm !== undefined) return (await import('./vm-agent.ts')).vmAgents(state);
   const { labLayout, nodeNames, nodePaths } = await import('../lab/layout.ts');
   const lab = labLayout(state);

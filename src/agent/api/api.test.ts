@@ -17,6 +17,7 @@ import { PolicyIndex } from '../../policy/policy-index.ts';
 import { RuleIds } from '../../policy/rule-id.ts';
 import { IdentityView } from '../../policy/select.ts';
 import { agentLimits } from '../limits.ts';
+import type { NodeNamespace } from '../pod-netns.ts';
 import { DropLog } from './drop-log.ts';
 import { EventNamer } from './event-view.ts';
 import { FollowStream } from './follow-stream.ts';
@@ -106,7 +107,14 @@ function agent() {
   const namer = new EventNamer({ ...names, monotonicNs: () => 5_000_000_000n, nowMs: () => 1_000_000 });
   const drops = new DropLog(kernel, (event) => namer.describe(event));
   const common = { nodeName: 'node1', enforcement: 'default' as const, audited: () => false, problems: () => [] };
-  const app = buildAgentApi({ ...common, cluster, kernel, endpoints, parties, rules, drops });
+  const namespaces = (known: ReadonlySet<string>): Promise<readonly NodeNamespace[]> =>
+    Promise.resolve(
+      [...known, '99'].map((inode) => ({
+        ...{ path: `/run/netns/${inode}`, inode },
+        interfaces: [{ name: 'eth0', addresses: ['10.0.0.1'] }],
+      })),
+    );
+  const app = buildAgentApi({ ...common, cluster, kernel, endpoints, namespaces, parties, rules, drops });
   const get = async <T>(url: string, status = 200): Promise<T> => {
     const response = await app.inject({ method: 'GET', url });
     assert.equal(response.statusCode, status, response.body);

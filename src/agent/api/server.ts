@@ -16,6 +16,7 @@ import { SluiceError, type ErrorCode } from '../../core/error.ts';
 import { reasons } from '../../datapath/abi.ts';
 import { parsePortQuery, type PortQuery } from '../../policy/judge.ts';
 import { agentLimits } from '../limits.ts';
+import { addressesView } from './address-view.ts';
 import type { DropFilter } from './drop-log.ts';
 import {
   endpointDetails,
@@ -36,6 +37,7 @@ export function buildAgentApi(sources: AgentApiSources): FastifyInstance {
     sendError(reply, failure('not_found', 'find', `${request.method} ${request.url}`, 'there is no such path')),
   );
   app.get('/v1/node', (): NodeInfo => nodeInfo(sources));
+  app.get('/v1/addresses', () => addressesView(sources));
   app.get('/v1/counters', (): CountersAnswer => counters(sources));
   endpointRoutes(app, sources);
   policyRoutes(app, sources);

@@ -5,6 +5,7 @@ import type { Connection } from '../../datapath/connections.ts';
 import type { Datapath } from '../../datapath/datapath.ts';
 import type { PolicyIndex } from '../../policy/policy-index.ts';
 import type { EndpointRecord } from '../endpoint-store.ts';
+import type { NodeNamespace } from '../pod-netns.ts';
 import type { DropLog, DropSource } from './drop-log.ts';
 import type { Parties } from './parties.ts';
 import type { RuleNames } from './rule-names.ts';
@@ -34,6 +35,8 @@ export interface AgentApiSources {
   readonly cluster: ClusterSource;
   readonly kernel: KernelView;
   readonly endpoints: () => readonly EndpointRecord[];
+  /** The node's network namespaces but its own, those of the given inodes among them. */
+  readonly namespaces: (known: ReadonlySet<string>) => Promise<readonly NodeNamespace[]>;
   readonly parties: Parties;
   readonly rules: RuleNames;
   readonly drops: DropLog;

@@ -8,6 +8,7 @@ import type { RuleIds } from '../../policy/rule-id.ts';
 import type { EndpointRecord } from '../endpoint-store.ts';
 import { agentLimits } from '../limits.ts';
 import { PeriodicTask } from '../periodic-task.ts';
+import { nodeNamespaces } from '../pod-netns.ts';
 import { registerPolicyMetrics } from '../policy-metrics.ts';
 import { DropLog } from './drop-log.ts';
 import { EventNamer } from './event-view.ts';
@@ -59,7 +60,10 @@ export function createAgentTools(deps: AgentToolsDeps): AgentTools {
   const common = { clock, log };
   const problems = (): readonly string[] => policy.problems();
   return {
-    api: buildAgentApi({ nodeName, enforcement, cluster, kernel, endpoints, parties, rules, drops, audited, problems }),
+    api: buildAgentApi({
+      ...{ nodeName, enforcement, cluster, kernel, endpoints, parties, rules, drops, audited, problems },
+      namespaces: nodeNamespaces,
+    }),
     tasks: [
       new PeriodicTask({ ...common, name: 'events', intervalMs: agentLimits.eventPollMs, run: () => drops.poll() }),
       new PeriodicTask({ ...common, name: 'rule names', intervalMs: 60_000, run: () => rules.prune() }),

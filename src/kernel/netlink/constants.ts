@@ -38,6 +38,7 @@ export const Rtm = {
   newFilter: 44,
   delFilter: 45,
   getFilter: 46,
+  getNsid: 90,
 } as const;
 
 export const AddressFamily = { unspecified: 0, inet: 2, bridge: 7, inet6: 10 } as const;

@@ -3,7 +3,7 @@ import type { IpAddress, IpFamily } from '../../core/ip.ts';
 import { formatIp } from '../../core/ip.ts';
 import { SluiceError } from '../../core/error.ts';
 import { Errno, isErrno } from '../errno.ts';
-import type { NetnsRef } from '../netns.ts';
+import type { Netns, NetnsRef } from '../netns.ts';
 import {
   type AddressSpec,
   decodeAddress,
@@ -34,6 +34,7 @@ import {
   type Neighbour,
   type NeighbourSpec,
 } from './neighbour.ts';
+import { decodeNsid, encodeNsidQuery } from './nsid.ts';
 import {
   decodeHtbClass,
   decodeQdisc,
@@ -130,6 +131,14 @@ export class RtNetlink implements Disposable {
   /** False when it was gone already. */
   deleteLink(ifindex: number): boolean {
     return this.#remove(Rtm.delLink, encodeLinkRequest(ifindex), 'delete link', `ifindex ${ifindex}`);
+  }
+
+  /** The `parentNetnsId` of links here whose parent or peer is in `netns`; undefined when no link ever had one there. */
+  netnsId(netns: Netns): number | undefined {
+    const body = encodeNsidQuery(netns.fd);
+    const request = { type: Rtm.getNsid, flags: 0, body, operation: 'number', object: `netns ${netns.path}` };
+    const message = this.#conn.get(request, []);
+    return message && decodeNsid(message);
   }
 
   // addresses
