@@ -1,5 +1,5 @@
 /** `sluice ipam release`: one record out of its pool, unless somebody still has the address. */
-import type { Pod } from '../api/kubernetes.ts';
+import type { KubeObject, Pod } from '../api/kubernetes.ts';
 import { pods, spiderIPPools } from '../api/resources.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
@@ -64,9 +64,9 @@ async function removeRecord(
     const removed = book.release((record, text) => text === address && record.podUid === judged.podUid);
     if (removed.length === 0) return;
     const { allocatedIPs: _, ...rest } = pool.status ?? {};
+    const next = { ...pool, status: { ...rest, ...book.status() } };
     try {
-      await client.replaceStatus(spiderIPPools, { ...pool, status: { ...rest, ...book.status() } } as typeof pool &
-        object);
+      await client.replaceStatus(spiderIPPools, next as KubeObject);
       return;
     } catch (error) {
       if (attempt === attempts || !hasErrorCode(error, 'kube_conflict')) throw error;

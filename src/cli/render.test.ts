@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { DirectionExplanation, ExplainAnswer, FlowEvent, PreviewAnswer } from '../api/agent-api.ts';
+import { findingKinds } from '../ipam/audit.ts';
 import { packageRoot } from '../kernel/package-root.ts';
 import { lintCodes, lintPolicies } from '../policy/lint.ts';
 import { parseManifests } from './manifest-files.ts';
@@ -113,9 +114,13 @@ describe('rendering', () => {
     assert.deepEqual(parseManifests('f.yaml', ''), { objects: [], faults: [] });
   });
 
-  it('the reference lists the checks as the code has them', () => {
+  it('the reference lists the checks and the findings as the code has them', () => {
     const page = readFileSync(join(packageRoot(), 'docs/reference/cli.md'), 'utf8');
-    const rows = [...page.matchAll(/^\| `(\w+)` \| (.+) \|$/gm)].map(([, code, text]) => [code, text]);
-    assert.deepEqual(rows, Object.entries(lintCodes));
+    const rowsOf = (heading: string): (string | undefined)[][] => {
+      const section = page.split(/^## /m).find((each) => each.startsWith(heading)) ?? '';
+      return [...section.matchAll(/^\| `(\w+)` \| (.+) \|$/gm)].map(([, code, text]) => [code, text]);
+    };
+    assert.deepEqual(rowsOf('policy check'), Object.entries(lintCodes));
+    assert.deepEqual(rowsOf('ipam'), Object.entries(findingKinds));
   });
 });

@@ -4,7 +4,14 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { ApiError, DropsAnswer, DropsLine, EndpointPolicyInfo, ExplainAnswer } from '../../api/agent-api.ts';
+import type {
+  ApiError,
+  DropsAnswer,
+  DropsLine,
+  EndpointPolicyInfo,
+  ExplainAnswer,
+  NodeAddresses,
+} from '../../api/agent-api.ts';
 import type { NetworkPolicy, Pod } from '../../api/kubernetes.ts';
 import { parseIp } from '../../core/ip.ts';
 import { ManualClock } from '../../core/manual-clock.ts';
@@ -163,6 +170,19 @@ describe('the agent’s API', () => {
     assert.deepEqual(detail?.rules, [{ direction: 'ingress', rule, decisions: 4 }]);
     const error = await get<ApiError>('/v1/endpoints/demo/nope', 404);
     assert.match(error.message, /pod demo\/nope: it has no endpoint on node node1/);
+  });
+
+  it('tells what is on the interfaces of the node’s pods, and whose they are', async () => {
+    const { get } = agent();
+    const { node, namespaces } = await get<NodeAddresses>('/v1/addresses');
+    assert.equal(node, 'node1');
+    assert.deepEqual(
+      namespaces.map(({ netns, pod, interfaces }) => [netns, pod?.name, interfaces[0]?.addresses]),
+      [
+        ['/run/netns/1', 'web', ['10.0.0.1']],
+        ['/run/netns/99', undefined, ['10.0.0.1']],
+      ],
+    );
   });
 
   it('shows a policy as rules and as kernel entries with the peers’ names', async () => {
