@@ -284,6 +284,34 @@ describe('the agent', () => {
     await until('a policy change takes effect', () => pair.ping('pod', stranger));
   });
 
+  it('takes the namespace’s defaults, follows them, and keeps what is in force over a malformed one', async () => {
+    const setDefaults = (annotations: Record<string, string | null>): Promise<unknown> =>
+      kube.patch(namespaces, { name: namespace }, { type: 'merge', body: { metadata: { annotations } } });
+    await setDefaults({ 'kubernetes.io/egress-bandwidth': '40M', 'kubernetes.io/ingress-bandwidth': '50M' });
+    try {
+      await add({}, { 'kubernetes.io/ingress-bandwidth': '60M' });
+      await until('limits', () => limits().egressBps === 40_000_000 && limits().ingressBps === 60_000_000);
+      await setDefaults({ 'kubernetes.io/egress-bandwidth': 'fast' });
+      const warning = await until('a warning event', async () => {
+        const list = await kube.list<Event>(events);
+        return list.items.find(({ involvedObject }) => involvedObject.kind === 'Namespace');
+      });
+      assert.equal(warning.reason, 'InvalidBandwidth');
+      assert.match(warning.message ?? '', /"fast" is not a quantity; .*running pods keep the default they have/);
+      assert.deepEqual(limits(), { egressBps: 40_000_000, ingressBps: 60_000_000 });
+      await stopAgent(agent, 'SIGKILL');
+      agent = await startAgentProcess();
+      await until('the agent is ready again', async () => (await fetch(`${agent.healthUrl}/readyz`)).ok);
+      await pause(500);
+      assert.deepEqual(limits(), { egressBps: 40_000_000, ingressBps: 60_000_000 });
+      await annotate('web', { 'kubernetes.io/ingress-bandwidth': null });
+      await until('the default', () => limits().ingressBps === 50_000_000);
+    } finally {
+      await setDefaults({ 'kubernetes.io/egress-bandwidth': null, 'kubernetes.io/ingress-bandwidth': null });
+    }
+    await until('no limits', () => limits().egressBps === undefined && limits().ingressBps === undefined);
+  });
+
   it('follows changed annotations, and keeps the limit over a malformed one with a warning on the pod', async () => {
     await add({ app: 'web' }, { 'kubernetes.io/egress-bandwidth': '10M' });
     await annotate('web', { 'kubernetes.io/egress-bandwidth': '20M', 'kubernetes.io/ingress-bandwidth': '5M' });
@@ -324,6 +352,26 @@ describe('the agent', () => {
     assert.deepEqual(limits(), { egressBps: 30_000_000, ingressBps: undefined });
   });
 
+  it('does not let the runtime’s copy of an annotation outlive it', async () => {
+    await createPod('web', {}, { 'kubernetes.io/egress-bandwidth': '30M' });
+    const bandwidth = { egressRate: 30_000_000, egressBurst: 4_294_967_295 };
+    assert.equal((await cni('ADD', 'sluice', 'web', { runtimeConfig: { bandwidth } })).status, 0);
+    assert.equal(limits().egressBps, 30_000_000);
+    await annotate('web', { 'kubernetes.io/egress-bandwidth': null });
+    await until('no limit', () => limits().egressBps === undefined);
+  });
+
+  it('DEL takes the limits off an interface that stays', async () => {
+    await add({}, { 'kubernetes.io/egress-bandwidth': '10M', 'kubernetes.io/ingress-bandwidth': '10M' });
+    assert.equal((await cni('DEL', 'sluice', 'web')).status, 0);
+    assert.deepEqual(limits(), { egressBps: undefined, ingressBps: undefined });
+    using netlink = RtNetlink.open(pair.pod);
+    assert.deepEqual(
+      netlink.links().filter(({ kind }) => kind === 'ifb'),
+      [],
+    );
+  });
+
   it('DEL removes everything, and succeeds when there is nothing', async () => {
     await add();
     assert.equal((await cni('DEL', 'sluice', 'web')).status, 0);
@@ -362,7 +410,13 @@ describe('the agent', () => {
       assert.equal(body['code'], 102);
       assert.match(String(body['msg']), /egress none instead of egress 10000000|instead of/);
     }
-    await until('the limit is back', () => limits().egressBps === 10_000_000, 40_000);
+    await until('the limit is back', () => limits().egressBps === 10_000_000, 5_000);
+    await until('an event', async () => {
+      const list = await kube.list<Event>(events, { namespace });
+      return list.items.some(
+        ({ reason, message }) => reason === 'NetworkRepaired' && /egress none instead of/.test(message ?? ''),
+      );
+    });
   });
 
   it('removes the endpoint of a pod whose namespace is gone without DEL', async () => {

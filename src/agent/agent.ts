@@ -39,6 +39,7 @@ import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
 import { agentLimits, type AdoptionMode } from './limits.ts';
 import { AgentMetrics } from './metrics.ts';
+import { NamespaceBandwidth } from './namespace-bandwidth.ts';
 import { PeriodicTask } from './periodic-task.ts';
 import { PolicyAudit } from './policy-audit.ts';
 import { PolicyReconciler } from './policy-reconciler.ts';
@@ -305,10 +306,19 @@ function policyReconciler(
 }
 
 function bandwidthReconciler({ cluster, store, kernel, events, log }: Common): BandwidthReconciler {
+  const defaults = new NamespaceBandwidth({
+    namespaces: cluster.namespaces,
+    record: (note) => events.record(note),
+  });
   return new BandwidthReconciler({
     log,
     shaper: kernel.shaper,
     endpoints: () => store.list(),
+    save: ({ containerId, ifName }, limits) => {
+      const record = store.get(containerId, ifName);
+      if (record !== undefined) store.put({ ...record, limits });
+    },
+    defaultsOf: (namespace) => defaults.of(namespace),
     podOf: (record) => {
       const pod = cluster.synced ? cluster.podOf(record.pod) : undefined;
       return pod && { ...record.pod, annotations: pod.metadata?.annotations ?? {} };

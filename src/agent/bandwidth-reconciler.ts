@@ -1,17 +1,24 @@
 /**
- * Keeps each endpoint's limits as its pod's annotations say, also while the pod runs. A malformed change keeps the limit
+ * Keeps each endpoint's limits as its pod and namespace say, also while the pod runs. A malformed change keeps the limit
  * that is in force and is told as a Warning event on the pod.
  */
-import { formatErrorChain, SluiceError } from '../core/error.ts';
+import { defaultInterface } from '../api/network-selection.ts';
+import { formatErrorChain, hasErrorCode } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
+import { bandwidthDirections } from './bandwidth-rate.ts';
+import {
+  limitsOf,
+  ratesOf,
+  type AnnotatedPod,
+  type BandwidthLimits,
+  type BandwidthRates,
+  type NamespaceDefaults,
+} from './bandwidth-sources.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
-import { mergeBandwidth, podBandwidth, type BandwidthRates } from './pod-bandwidth.ts';
+import { agentLimits } from './limits.ts';
 
-export interface PodFacts {
-  readonly namespace: string;
-  readonly name: string;
+export interface PodFacts extends AnnotatedPod {
   readonly uid: string;
-  readonly annotations: Readonly<Record<string, string>>;
 }
 
 export interface Shaper {
@@ -27,50 +34,71 @@ export interface ShapedInterface {
 export interface BandwidthReconcilerDeps {
   readonly shaper: Shaper;
   readonly endpoints: () => readonly EndpointRecord[];
+  /** Keeps what is in force for the next agent. */
+  readonly save: (record: EndpointRecord, limits: BandwidthLimits) => void;
   /** As the informer knows it; undefined before it is synced or after the pod was deleted. */
   readonly podOf: (record: EndpointRecord) => PodFacts | undefined;
+  readonly defaultsOf: (namespace: string) => NamespaceDefaults;
   readonly warnPod: (pod: PodFacts, reason: string, message: string) => void;
   readonly log: Logger;
 }
 
 export class BandwidthReconciler {
   readonly #deps: BandwidthReconcilerDeps;
-  /** By endpoint id: what was applied last, and the complaint that was told already. */
-  readonly #applied = new Map<number, BandwidthRates>();
+  /** By endpoint id: the complaint that was told already. */
   readonly #told = new Map<number, string>();
+  /** Whose limits the next sweep looks at first. */
+  #turn = 0;
 
   constructor(deps: BandwidthReconcilerDeps) {
     this.#deps = deps;
   }
 
-  /** Throws SluiceError invalid_resource for a malformed annotation. */
-  desired(pod: PodFacts, runtime: BandwidthRates): BandwidthRates {
-    return mergeBandwidth(podBandwidth(pod), runtime);
+  /** What the interface of a pod is to have. Throws SluiceError invalid_resource for what the pod says wrongly. */
+  desired(
+    pod: PodFacts,
+    {
+      ifName,
+      adopted,
+      runtimeBandwidth,
+      limits = {},
+    }: Pick<EndpointRecord, 'ifName' | 'runtimeBandwidth'> & Partial<EndpointRecord>,
+  ): BandwidthLimits {
+    return limitsOf({
+      pod,
+      interfaceName: ifName,
+      // A pod is adopted by the interface that has its addresses, whatever its name.
+      primary: adopted === true || ifName === defaultInterface,
+      runtime: runtimeBandwidth,
+      defaults: this.#deps.defaultsOf(pod.namespace),
+      inForce: limits,
+    });
   }
 
-  apply(record: EndpointRecord, rates: BandwidthRates): void {
-    // A pod without limits needs no look at its qdiscs, unless it had limits before.
-    if (isUnlimited(rates) && isUnlimited(this.#applied.get(record.endpointId) ?? this.#read(record))) {
-      this.#applied.set(record.endpointId, rates);
-      return;
-    }
-    this.#deps.shaper.apply(targetOf(record), rates);
-    this.#applied.set(record.endpointId, rates);
-    this.#deps.log.info({ endpoint: record.endpointId, pod: podName(record), ...rates }, 'bandwidth limits set');
+  /** Puts the record's limits into the kernel; `before` is the endpoint as an earlier ADD made it. */
+  apply(record: EndpointRecord, before?: EndpointRecord): void {
+    if (!isLimited(record) && before === undefined) return;
+    this.#shape(record, record.limits ?? {});
+    if (!isLimited(record)) return;
+    this.#deps.log.info({ endpoint: record.endpointId, pod: podName(record), ...record.limits }, 'bandwidth limited');
   }
 
   forget(record: EndpointRecord): void {
-    this.#applied.delete(record.endpointId);
     this.#told.delete(record.endpointId);
   }
 
-  /** Brings every endpoint to what its pod asks for now; one failure does not keep the others. */
+  /** Takes the endpoint's limits out of the kernel. */
+  remove(record: EndpointRecord): void {
+    if (isLimited(record)) this.#shape(record, {});
+  }
+
+  /** Brings every endpoint to what is asked for now; one failure does not keep the others. */
   run(): void {
     for (const record of this.#deps.endpoints()) {
       const pod = this.#deps.podOf(record);
       if (pod === undefined) continue;
       try {
-        this.#reconcile(record, this.desired(pod, record.runtimeBandwidth));
+        this.#reconcile(record, this.desired(pod, record));
         this.#told.delete(record.endpointId);
       } catch (error) {
         this.#complain(record, pod, error);
@@ -78,41 +106,52 @@ export class BandwidthReconciler {
     }
   }
 
-  /** Sentences where the kernel's limits differ from those applied last. */
+  /** Limited endpoints whose turn it is in this sweep: a look takes about a millisecond each. */
+  turn(): EndpointRecord[] {
+    const limited = this.#deps.endpoints().filter(isLimited);
+    const count = Math.min(limited.length, agentLimits.limitsPerSweep);
+    const first = limited.length === 0 ? 0 : this.#turn % limited.length;
+    this.#turn = first + count;
+    return [...limited.slice(first), ...limited.slice(0, first)].slice(0, count);
+  }
+
+  /** Sentences where the kernel's limits differ from those in force. */
   check(record: EndpointRecord): string[] {
-    const wanted = this.#applied.get(record.endpointId);
-    if (wanted === undefined) return [];
-    const found = this.#read(record);
-    if (sameRates(wanted, found)) return [];
-    return [`bandwidth limits are ${show(found)} instead of ${show(wanted)}`];
+    if (record.limits === undefined) return [];
+    const [wanted, found] = [ratesOf(record.limits), this.#deps.shaper.read(targetOf(record))];
+    return sameRates(wanted, found) ? [] : [`bandwidth limits are ${show(found)} instead of ${show(wanted)}`];
   }
 
   /** Puts back what `check` finds; answers the findings. */
   repair(record: EndpointRecord): string[] {
     const findings = this.check(record);
-    const wanted = this.#applied.get(record.endpointId);
-    if (findings.length > 0 && wanted !== undefined) this.#deps.shaper.apply(targetOf(record), wanted);
+    if (findings.length > 0) this.#shape(record, record.limits ?? {});
     return findings;
   }
 
-  #reconcile(record: EndpointRecord, wanted: BandwidthRates): void {
-    const applied = this.#applied.get(record.endpointId) ?? this.#read(record);
-    this.#applied.set(record.endpointId, applied);
-    if (!sameRates(applied, wanted)) this.apply(record, wanted);
+  #reconcile(record: EndpointRecord, wanted: BandwidthLimits): void {
+    if (record.limits !== undefined && sameLimits(record.limits, wanted)) return;
+    try {
+      this.#shape(record, wanted);
+    } catch (error) {
+      if (record.limits !== undefined) this.#shape(record, record.limits);
+      throw error;
+    }
+    this.#deps.save(record, wanted);
+    this.#deps.log.info({ endpoint: record.endpointId, pod: podName(record), ...wanted }, 'bandwidth limits changed');
   }
 
-  #read(record: EndpointRecord): BandwidthRates {
-    return this.#deps.shaper.read(targetOf(record));
+  #shape(record: EndpointRecord, limits: BandwidthLimits): void {
+    this.#deps.shaper.apply(targetOf(record), ratesOf(limits));
   }
 
   #complain(record: EndpointRecord, pod: PodFacts, error: unknown): void {
     const message = formatErrorChain(error);
     if (this.#told.get(record.endpointId) === message) return;
     this.#told.set(record.endpointId, message);
-    const ofPod = error instanceof SluiceError && error.code === 'invalid_resource';
-    const kept = `${message}; the limits stay ${show(this.#applied.get(record.endpointId) ?? {})}`;
+    const kept = `${message}; the limits stay ${show(ratesOf(record.limits ?? {}))}`;
     this.#deps.log.warn({ endpoint: record.endpointId, pod: podName(record) }, kept);
-    this.#deps.warnPod(pod, ofPod ? 'InvalidBandwidth' : 'BandwidthFailed', kept);
+    this.#deps.warnPod(pod, hasErrorCode(error, 'invalid_resource') ? 'InvalidBandwidth' : 'BandwidthFailed', kept);
   }
 }
 
@@ -120,8 +159,14 @@ function targetOf(record: EndpointRecord): ShapedInterface {
   return { netns: record.netns, interfaceName: record.ifName };
 }
 
-function isUnlimited(rates: BandwidthRates): boolean {
-  return rates.ingressBps === undefined && rates.egressBps === undefined;
+function isLimited(record: EndpointRecord): record is EndpointRecord & { readonly limits: BandwidthLimits } {
+  return record.limits?.ingress !== undefined || record.limits?.egress !== undefined;
+}
+
+function sameLimits(a: BandwidthLimits, b: BandwidthLimits): boolean {
+  return bandwidthDirections.every(
+    (direction) => a[direction]?.bps === b[direction]?.bps && a[direction]?.source === b[direction]?.source,
+  );
 }
 
 /** The kernel keeps whole bytes per second. */

@@ -1,7 +1,7 @@
 /**
  * Compares records, namespaces and kernel, and puts back what is not as it should be. Three depths:
  *
- *   sweep, every second      are hooks and pins as they were? about 0.1 ms for each endpoint
+ *   sweep, every second      are hooks and pins as they were? about 0.1 ms for each endpoint; and limits, in turns
  *   inspect, every 10 s      everything: hooks, policy, limits, what nobody knows
  *   inspect, at start        the same before the API answers: adoption of what an earlier agent left
  *
@@ -57,20 +57,27 @@ export class EndpointInspection {
 
   /** The same, letting other work run between two endpoints; then what no record knows. */
   async inspectInTurns(signal: AbortSignal): Promise<void> {
-    await this.#eachInTurn(signal, (record) => void this.#inspectSafely(record));
+    await this.#eachInTurn(this.#deps.store.list(), signal, (record) => void this.#inspectSafely(record));
     if (!signal.aborted && this.#deps.mayCollect()) this.#collectOrphans();
   }
 
   async sweep(signal: AbortSignal): Promise<void> {
     const maps = this.#deps.datapath.restorePins([]);
     if (maps.length > 0) this.#deps.log.warn({ paths: maps }, 'maps had lost their names on bpffs and are back');
-    await this.#eachInTurn(signal, (record) => {
+    await this.#eachInTurn(this.#deps.store.list(), signal, (record) => {
       if (!this.#failed.has(record.endpointId) && !this.#looksSound(record)) this.#inspectSafely(record);
+    });
+    await this.#eachInTurn(this.#deps.bandwidth.turn(), signal, (record) => {
+      if (!this.#failed.has(record.endpointId) && !this.#limitsLookSound(record)) this.#inspectSafely(record);
     });
   }
 
-  async #eachInTurn(signal: AbortSignal, visit: (record: EndpointRecord) => void): Promise<void> {
-    for (const { containerId, ifName } of this.#deps.store.list()) {
+  async #eachInTurn(
+    records: readonly EndpointRecord[],
+    signal: AbortSignal,
+    visit: (record: EndpointRecord) => void,
+  ): Promise<void> {
+    for (const { containerId, ifName } of records) {
       await new Promise((resolve) => setImmediate(resolve));
       if (signal.aborted) return;
       const record = this.#deps.store.get(containerId, ifName);
@@ -83,6 +90,14 @@ export class EndpointInspection {
       return inodeOf(record.netns) === record.netnsInode && this.#deps.datapath.unchanged(record);
     } catch {
       return false; // the inspection finds out why
+    }
+  }
+
+  #limitsLookSound(record: EndpointRecord): boolean {
+    try {
+      return this.#deps.bandwidth.check(record).length === 0;
+    } catch {
+      return false;
     }
   }
 

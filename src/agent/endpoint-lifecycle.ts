@@ -1,7 +1,7 @@
 /**
  * Endpoints from ADD, or adoption, to DEL. What happens to them in between: endpoint-inspection.ts.
  *
- * ADD, in order: record on disk → hooks attached, dropping everything → policy programmed → limits → result. A crash
+ * ADD, in order: record on disk → hooks attached, dropping everything → limits → policy programmed → result. A crash
  * between two steps leaves a pod without network (the runtime deletes and retries it), never one without policy.
  *
  * Adoption of a pod that runs already: record → policy → hooks, so that what its policy allows is not interrupted.
@@ -12,7 +12,7 @@ import { CniError } from '../cni/error.ts';
 import type { EndpointLifecycle, EndpointSpec } from '../cni/sluice.ts';
 import type { Clock } from '../core/clock.ts';
 import { podVethName } from '../cni/coordinator.ts';
-import { formatErrorChain, SluiceError } from '../core/error.ts';
+import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { netnsInode } from '../kernel/netns.ts';
 import type { BandwidthReconciler } from './bandwidth-reconciler.ts';
@@ -21,7 +21,7 @@ import type { EndpointDatapath } from './endpoint-datapath.ts';
 import { fieldsOf } from './endpoint-inspection.ts';
 import type { EndpointRecord, EndpointStore } from './endpoint-store.ts';
 import { agentLimits } from './limits.ts';
-import { runtimeBandwidth } from './pod-bandwidth.ts';
+import { ownLimits, runtimeBandwidth, type BandwidthLimits, type BandwidthRates } from './bandwidth-sources.ts';
 import type { PodInterface } from './pod-netns.ts';
 import type { PolicyReconciler } from './policy-reconciler.ts';
 
@@ -46,13 +46,15 @@ export class EndpointTable implements EndpointLifecycle {
     await this.#deps.cluster.waitSynced(signal);
     const known = await this.#reusable(spec);
     const pod = await this.#deps.cluster.refreshPod(spec.pod, signal);
-    const rates = this.#deps.bandwidth.desired(pod, runtimeBandwidth(spec.bandwidth));
-    const record = this.#recordOf(spec, pod.uid, known);
+    const runtime = runtimeBandwidth(spec.bandwidth, ownLimits(pod, spec.ifName));
+    const limits = this.#deps.bandwidth.desired(pod, { ...known, ifName: spec.ifName, runtimeBandwidth: runtime });
+    const record = this.#recordOf(spec, { podUid: pod.uid, runtime, limits }, known);
     this.#deps.store.put(record);
     try {
       this.#deps.datapath.attach(record, record.ifName);
+      // In one go with the record: an inspection in between would take the limits for removed ones.
+      this.#deps.bandwidth.apply(record, known);
       await this.#deps.policy.program(record.endpointId, signal);
-      this.#deps.bandwidth.apply(record, rates);
       signal.throwIfAborted();
     } catch (error) {
       // A repeated ADD that fails must not take the network from a pod that runs.
@@ -60,7 +62,8 @@ export class EndpointTable implements EndpointLifecycle {
       throw error;
     }
     for (const other of this.#inNetns(record.netnsInode)) {
-      if (other.adopted === true && other.ifName === record.ifName) this.#discard(other);
+      // On the same devices, so its limits are this one's now.
+      if (other.adopted === true && other.ifName === record.ifName) this.#discard({ ...other, limits: undefined });
     }
     this.#deps.log.info(fieldsOf(record), known === undefined ? 'endpoint created' : 'endpoint confirmed');
   }
@@ -184,8 +187,12 @@ export class EndpointTable implements EndpointLifecycle {
     return undefined;
   }
 
-  #recordOf(spec: EndpointSpec, podUid: string, known: EndpointRecord | undefined): EndpointRecord {
-    const runtime = runtimeBandwidth(spec.bandwidth);
+  #recordOf(
+    spec: EndpointSpec,
+    found: { readonly podUid: string; readonly runtime: BandwidthRates; readonly limits: BandwidthLimits },
+    known: EndpointRecord | undefined,
+  ): EndpointRecord {
+    const { podUid, runtime, limits } = found;
     return {
       formatVersion: 1,
       endpointId: known?.endpointId ?? this.#nextId(),
@@ -201,6 +208,7 @@ export class EndpointTable implements EndpointLifecycle {
         ...(runtime.ingressBps === undefined ? {} : { ingressBps: runtime.ingressBps }),
         ...(runtime.egressBps === undefined ? {} : { egressBps: runtime.egressBps }),
       },
+      limits,
       createdAt: known?.createdAt ?? new Date(this.#deps.clock.nowMs()).toISOString(),
     };
   }
@@ -214,8 +222,19 @@ export class EndpointTable implements EndpointLifecycle {
     }
   }
 
+  /** The device that is limited is mostly about to go: nothing to fail for. */
+  #removeLimits(record: EndpointRecord): void {
+    try {
+      this.#deps.bandwidth.forget(record);
+      if (String(netnsInode(record.netns)) === record.netnsInode) this.#deps.bandwidth.remove(record);
+    } catch (error) {
+      if (hasErrorCode(error, 'not_found')) return;
+      this.#deps.log.warn({ ...fieldsOf(record), error: formatErrorChain(error) }, 'bandwidth limits were not removed');
+    }
+  }
+
   #discard(record: EndpointRecord): void {
-    this.#deps.bandwidth.forget(record);
+    this.#removeLimits(record);
     this.#deps.datapath.detach(record);
     this.#deps.store.remove(record);
     this.#deps.policy.markDirty();

@@ -13,10 +13,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { bandwidthSources } from '../api/agent-api.ts';
 import { SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 
 const rates = z.object({ ingressBps: z.number().positive().optional(), egressBps: z.number().positive().optional() });
+const limit = z.object({ bps: z.number().positive(), source: z.enum(bandwidthSources) });
 
 const recordSchema = z.object({
   formatVersion: z.literal(1),
@@ -33,8 +35,10 @@ const recordSchema = z.object({
   ips: z.array(z.string()),
   /** Interfaces of the pod with hooks: ifName, and veth0 when the coordinator made it. */
   interfaces: z.array(z.string()),
-  /** runtimeConfig.bandwidth of ADD; annotations win. */
+  /** runtimeConfig.bandwidth of ADD, without what repeats the pod's annotations. */
   runtimeBandwidth: rates,
+  /** The limits in force; absent before they were set for the first time. */
+  limits: z.object({ ingress: limit.optional(), egress: limit.optional() }).optional(),
   /** The pod ran before Sluice came: no ADD made this, and no DEL will name its container. */
   adopted: z.boolean().optional(),
   createdAt: z.string(),

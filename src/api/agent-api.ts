@@ -14,6 +14,10 @@ export type PolicyDirection = 'ingress' | 'egress';
 export const enforcementModes = ['default', 'always', 'never'] as const;
 export type EnforcementMode = (typeof enforcementModes)[number];
 
+/** Who asked for a bandwidth limit; docs/guides/bandwidth.md says who wins. */
+export const bandwidthSources = ['pod-annotation', 'network-selection', 'runtime', 'namespace-annotation'] as const;
+export type BandwidthSource = (typeof bandwidthSources)[number];
+
 /** On a Namespace: "true" lets through what policy would drop in it, and reports it. */
 export const policyAuditAnnotation = 'sluice.io/policy-audit';
 
