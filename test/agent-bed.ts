@@ -150,7 +150,7 @@ export class AgentBed {
       ...change,
     };
     const root = packageRoot();
-    const args = ['--import', 'tsx', join(root, 'test/agent-process.ts'), JSON.stringify(options)];
+    const args = [...agentProcess(), JSON.stringify(options)];
     const child = spawn(process.execPath, args, { cwd: root, stdio: ['pipe', 'pipe', 'pipe'] });
     const log: Buffer[] = [];
     child.stderr.on('data', (chunk: Buffer) => log.push(chunk));
@@ -227,6 +227,14 @@ export class AgentBed {
     const path = join(this.bpffsDir, 'endpoint');
     return existsSync(path) ? readdirSync(path) : [];
   }
+}
+
+/** In the small VM the tests come bundled (scripts/testing/run.mjs), and so does what they start. */
+export function agentProcess(): string[] {
+  const bundles = process.env['SLUICE_TEST_BUNDLES'];
+  return bundles === undefined
+    ? ['--import', 'tsx', join(packageRoot(), 'test/agent-process.ts')]
+    : [join(bundles, 'test/agent-process.mjs')];
 }
 
 /** An address that no other test of this machine has. */

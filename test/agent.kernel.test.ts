@@ -16,6 +16,7 @@ import { Netns, RtNetlink } from '../src/kernel/index.ts';
 import { packageRoot } from '../src/kernel/package-root.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
+import { agentProcess, until } from './agent-bed.ts';
 
 const root = packageRoot();
 const namespace = 'demo';
@@ -445,22 +446,4 @@ function isEchoRequest(frame: Uint8Array): boolean {
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-async function until<T>(what: string, condition: () => T | Promise<T>, timeoutMs = 20_000): Promise<NonNullable<T>> {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    const value = await condition();
-    if (value !== undefined && value !== null && value !== false) return value;
-    if (Date.now() > deadline) assert.fail(`${what}: not within ${timeoutMs} ms`);
-    await pause(50);
-  }
-}
-
-/** In the small VM the tests come bundled (scripts/testing/run.mjs), and so does what they start. */
-function agentProcess(): string[] {
-  const bundles = process.env['SLUICE_TEST_BUNDLES'];
-  return bundles === undefined
-    ? ['--import', 'tsx', join(packageRoot(), 'test/agent-process.ts')]
-    : [join(bundles, 'test/agent-process.mjs')];
 }
