@@ -194,6 +194,27 @@ struct fragment_value {
 };
 _Static_assert(sizeof(struct fragment_value) == 16, "struct fragment_value");
 
+/*
+ * correspondents: who may be answering an endpoint, because they had an allowed connection lately. For fragments of theirs
+ * that arrive before the one that has the ports.
+ */
+struct correspondent_key {
+	__u32 endpoint_id;
+	struct address address;
+	__u8 family;
+	__u8 protocol;
+	__u8 direction; /* of the answers */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct correspondent_key) == 24, "struct correspondent_key");
+
+struct correspondent {
+	__u64 seen_ns;  /* CLOCK_MONOTONIC; up to CONNTRACK_REFRESH_NS late */
+	__u32 revision; /* of the connection */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct correspondent) == 16, "struct correspondent");
+
 /* metrics: every reason but REASON_FORWARDED, which is in `forwarded`: an element for each endpoint and direction. */
 struct metrics_key {
 	__u32 endpoint_id;

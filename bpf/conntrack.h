@@ -112,15 +112,18 @@ static __always_inline __u8 conntrack_flags_of(__u8 tcp_flags, int is_reply)
 	return flags;
 }
 
-static __always_inline void conntrack_refresh(struct conntrack_entry *entry, const struct packet *packet,
-					      __u8 direction, __u64 now_ns)
+/* Whether the time was written. */
+static __always_inline int conntrack_refresh(struct conntrack_entry *entry, const struct packet *packet,
+					     __u8 direction, __u64 now_ns)
 {
 	__u8 flags = entry->flags | conntrack_flags_of(packet->tcp_flags, direction != entry->direction);
 
 	if (flags != entry->flags)
 		entry->flags = flags;
-	if (conntrack_age_ns(entry, now_ns) > (__s64)CONNTRACK_REFRESH_NS)
-		entry->last_seen_ns = now_ns;
+	if (conntrack_age_ns(entry, now_ns) <= (__s64)CONNTRACK_REFRESH_NS)
+		return 0;
+	entry->last_seen_ns = now_ns;
+	return 1;
 }
 
 /*

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
  * Only the first fragment of a datagram has ports. Its verdict is recorded and holds for the others, which are judged with
- * its ports. One that comes before the first passes as far as policy opens any port to the peer: without a first fragment
- * that is allowed nothing can be reassembled.
+ * its ports. One that comes before the first passes as far as policy opens any port to the peer, or as the peer may be
+ * answering (correspondent.h): without a first fragment that is allowed nothing can be reassembled.
  */
 #ifndef SLUICE_FRAGMENT_H
 #define SLUICE_FRAGMENT_H

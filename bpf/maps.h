@@ -45,6 +45,13 @@ struct {
 	__type(value, struct fragment_value);
 } fragments SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct correspondent_key);
+	__type(value, struct correspondent);
+} correspondents SEC(".maps");
+
 /* Bytes, a power of two of pages: 13,000 events. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -5,6 +5,7 @@
 
 #include "clock.h"
 #include "conntrack.h"
+#include "correspondent.h"
 #include "fragment.h"
 #include "metrics.h"
 #include "parse.h"
@@ -73,7 +74,8 @@ static __always_inline struct conntrack_entry *flow_lookup(struct __sk_buff *skb
  * again as it was opened, even if this packet goes the other way. A connection that is no longer allowed keeps its entry,
  * unrefreshed: without one, its next packet the other way would be taken for a new connection and could revive it.
  *
- * A fragment whose ports are not known is judged by whether any port is open; no rule decided about it, so none is counted.
+ * A fragment whose ports are not known is judged by whether any port is open, or by who sends it; no rule decided about it,
+ * so none is counted.
  */
 static __always_inline int flow_judge(struct scratch *scratch, struct conntrack_entry *entry,
 				      const struct endpoint *endpoint, __u8 direction, __u64 now_ns, __u32 revision)
@@ -86,7 +88,10 @@ static __always_inline int flow_judge(struct scratch *scratch, struct conntrack_
 			      is_fragment ? POLICY_ANY_PORT : 0, judgement);
 	if (is_fragment) {
 		judgement->asked = 0;
-		return reason == DROP_POLICY ? DROP_FRAGMENT_UNKNOWN : reason;
+		if (reason != DROP_POLICY)
+			return reason;
+		return correspondent_known(&scratch->key, direction, revision, now_ns) ? REASON_FORWARDED
+										       : DROP_FRAGMENT_UNKNOWN;
 	}
 	judgement->opened = !entry;
 	if (!is_pass(reason))
@@ -98,6 +103,17 @@ static __always_inline int flow_judge(struct scratch *scratch, struct conntrack_
 	return reason;
 }
 
+/* Replies of a connection that passes; fragments of them pass anyway where their direction is not isolated. */
+static __always_inline void replies_expect(struct scratch *scratch, const struct conntrack_entry *entry,
+					   const struct endpoint *endpoint, __u8 direction, __u64 now_ns,
+					   __u32 revision)
+{
+	__u8 opened = entry ? entry->direction & 1 : direction;
+
+	if (endpoint_isolated(endpoint, !opened))
+		correspondent_note(&scratch->key, !opened, revision, now_ns);
+}
+
 static __always_inline int verdict_ip(struct __sk_buff *skb, struct scratch *scratch, __u32 endpoint_id,
 				      const struct endpoint *endpoint, __u8 direction)
 {
@@ -105,7 +121,7 @@ static __always_inline int verdict_ip(struct __sk_buff *skb, struct scratch *scr
 	__u64 now_ns = clock_now_ns(&scratch->clock);
 	struct packet *packet = &scratch->packet;
 	struct conntrack_entry *entry;
-	int reason;
+	int reason, is_judged;
 
 	if (packet->kind == PACKET_FRAGMENT) {
 		reason = fragment_resolve(endpoint_id, packet, direction, now_ns);
@@ -113,12 +129,18 @@ static __always_inline int verdict_ip(struct __sk_buff *skb, struct scratch *scr
 			return reason;
 	}
 	entry = flow_lookup(skb, scratch, endpoint_id, direction, now_ns);
-	if (entry && entry->revision == revision)
-		reason = entry->flags & CONNTRACK_AUDITED ? REASON_AUDIT : REASON_FORWARDED;
-	else
+	is_judged = !entry || entry->revision != revision;
+	if (is_judged)
 		reason = flow_judge(scratch, entry, endpoint, direction, now_ns, revision);
-	if (entry && is_pass(reason) && packet->kind != PACKET_ERROR)
-		conntrack_refresh(entry, packet, direction, now_ns);
+	else
+		reason = entry->flags & CONNTRACK_AUDITED ? REASON_AUDIT : REASON_FORWARDED;
+
+	if (!is_pass(reason) || packet->kind >= PACKET_ERROR)
+		return reason;
+	if (entry && conntrack_refresh(entry, packet, direction, now_ns))
+		is_judged = 1;
+	if (is_judged)
+		replies_expect(scratch, entry, endpoint, direction, now_ns, revision);
 	return reason;
 }
 

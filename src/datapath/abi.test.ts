@@ -103,9 +103,11 @@ describe('the reference pages against the code', () => {
   it('docs/reference/limits.md has every conntrack time', () => {
     const constants = [...header('conntrack.h').matchAll(/#define (CONNTRACK_\w+)_NS \((\d+) \* NS_PER_S\)/g)];
     constants.push(
-      .../#define (FRAGMENT_TIMEOUT)_NS \((\d+) \* 1000000000ULL\)/g[Symbol.matchAll](header('fragment.h')),
+      .../#define (\w+_TIMEOUT)_NS \((\d+) \* 1000000000ULL\)/g[Symbol.matchAll](
+        header('fragment.h') + header('correspondent.h'),
+      ),
     );
-    assert.ok(constants.length >= 10);
+    assert.ok(constants.length >= 12);
     for (const [, name, seconds] of constants) {
       assert.match(doc('limits.md'), new RegExp(`^\\| \`${name}\` +\\| ${seconds} s +\\|`, 'm'));
     }

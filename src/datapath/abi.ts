@@ -130,6 +130,19 @@ export const fragmentValue = defineStruct('fragment_value', 16, {
   seenNs: ['seen_ns', 'u64', 8],
 });
 
+export const correspondentKey = defineStruct('correspondent_key', 24, {
+  endpointId: ['endpoint_id', 'u32', 0],
+  address: ['address', 'address', 4],
+  family: ['family', 'u8', 20],
+  protocol: ['protocol', 'u8', 21],
+  direction: ['direction', 'u8', 22],
+});
+
+export const correspondent = defineStruct('correspondent', 16, {
+  seenNs: ['seen_ns', 'u64', 0],
+  revision: ['revision', 'u32', 8],
+});
+
 export const eventStruct = defineStruct('event', 72, {
   timeNs: ['time_ns', 'u64', 0],
   endpointId: ['endpoint_id', 'u32', 8],
@@ -199,6 +212,8 @@ export const structs = [
   conntrackEntry,
   fragmentKey,
   fragmentValue,
+  correspondentKey,
+  correspondent,
   eventStruct,
   eventBudgetKey,
   eventBudget,

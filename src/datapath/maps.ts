@@ -11,6 +11,7 @@ export const mapNames = [
   'ipcache',
   'conntrack',
   'fragments',
+  'correspondents',
   'metrics',
   'forwarded',
   'rule_counters',

@@ -81,8 +81,8 @@ function udp(f: 4 | 6, from: Host, to: Host, ports: [number, number], options?: 
 function sctp(f: 4 | 6, from: Host, to: Host, ports: [number, number], tag: number) {
   return ip(from[f], to[f], SCTP, udpHeader(...ports, tag));
 }
-function ping(f: 4 | 6, from: Host, to: Host, what: 'request' | 'reply', id = 9) {
-  return ip(from[f], to[f], icmpOf[f], icmpHeader(echo[f][what], 0, id));
+function ping(f: 4 | 6, from: Host, to: Host, what: 'request' | 'reply', id = 9, options?: IpOptions) {
+  return ip(from[f], to[f], icmpOf[f], icmpHeader(echo[f][what], 0, id), options);
 }
 /** An ICMP error of `from` about a packet that `quotedFrom` sent to `quotedTo`. */
 function error(f: 4 | 6, from: Host, to: Host, quoted: Uint8Array) {
@@ -336,7 +336,7 @@ const rows: readonly Row[] = [
       into('fragment_unknown', later(f, server, pod, TCP, 8, { offset: 24 })),
       into('fragment_unknown', later(f, client, pod, icmpOf[f], 8)),
       out('pass', later(f, pod, server, icmpOf[f], 8)),
-      out('fragment_unknown', later(f, pod, world, UDP, 8)),
+      out('fragment_unknown', later(f, pod, client, UDP, 8)),
     ],
   ],
   [
@@ -392,6 +392,35 @@ const rows: readonly Row[] = [
       policy({ ...standard, audit: true }),
       out('audit', tcp(f, pod, client, [82, 4000])),
       into('audit', tcp(f, client, pod, [4000, 81])),
+    ],
+  ],
+  [
+    'a fragment of a reply may come before the first one, from whom an allowed connection was made with',
+    (f) => [
+      into('fragment_unknown', later(f, server, pod, icmpOf[f], 5)),
+      out('pass', ping(f, pod, server, 'request')),
+      into('pass', later(f, server, pod, icmpOf[f], 5)),
+      into('fragment_unknown', later(f, server, pod, SCTP, 5)),
+      into('fragment_unknown', later(f, world, pod, icmpOf[f], 5)),
+      out('policy', ping(f, pod, world, 'request')),
+      into('fragment_unknown', later(f, world, pod, icmpOf[f], 5)),
+      into('pass', ping(f, server, pod, 'reply', 9, first(5))),
+      into('policy', ping(f, server, pod, 'reply', 10, first(6))),
+      into('fragment_unknown', later(f, server, pod, icmpOf[f], 6)),
+      // After a change, not before the connection has been judged again.
+      policy({ ...standard, entries: [...standard.entries, entry('egress', 0, TCP, 444)] }),
+      into('fragment_unknown', later(f, server, pod, icmpOf[f], 7)),
+      into('pass', ping(f, server, pod, 'reply')),
+      into('pass', later(f, server, pod, icmpOf[f], 7)),
+      policy(denyAll),
+      into('fragment_unknown', later(f, server, pod, icmpOf[f], 8)),
+      into('policy', ping(f, server, pod, 'reply')),
+      into('fragment_unknown', later(f, server, pod, icmpOf[f], 8)),
+      // The pod answers likewise.
+      policy({ isolated: { ingress: true, egress: true }, entries: [entry('ingress', 300)] }),
+      out('fragment_unknown', later(f, pod, client, UDP, 9)),
+      into('pass', udp(f, client, pod, [4000, 53])),
+      out('pass', later(f, pod, client, UDP, 9)),
     ],
   ],
   [
@@ -672,7 +701,7 @@ describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
   });
 
   beforeEach(() => {
-    for (const map of [maps.byName.conntrack, maps.byName.fragments, maps.byName.metrics])
+    for (const map of [maps.byName.conntrack, maps.byName.fragments, maps.byName.correspondents, maps.byName.metrics])
       map.deleteBatch([...map.keys()]);
     datapath.detachEndpoint(endpointId);
     datapath.register(endpointId);

@@ -219,6 +219,7 @@ export const checklist: readonly ChecklistRow[] = [
         verdicts,
         'a fragment that comes before the first one passes where some port of its protocol is open to the peer',
       ],
+      [verdicts, 'a fragment of a reply may come before the first one, from whom an allowed connection was made with'],
     ],
   },
   {
