@@ -247,7 +247,7 @@ export function randomPodIps(): [string, string] {
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
-  timeoutMs = 20_000,
+  timeoutMs = 60_000, // a busy machine's emulated kernel takes its time
 ): Promise<NonNullable<T>> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {

@@ -36,7 +36,7 @@ export class Traffic implements Disposable {
     return new Traffic(spawn('nsenter', args, { stdio: ['pipe', 'pipe', 'inherit'] }));
   }
 
-  async ready(timeoutMs = 10_000): Promise<void> {
+  async ready(timeoutMs = 60_000): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     while (!this.#output.startsWith('ready')) {
       if (this.#child.exitCode !== null) throw new Error('the traffic process ended');
