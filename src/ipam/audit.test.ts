@@ -126,6 +126,11 @@ describe('audit of addresses', () => {
     assert.deepEqual(findings(scene, { nodes: [{ node: 'node0', namespaces }] }), [
       'stray 10.0.0.20: on eth0 of /x on node0, and the pool records it for nobody',
     ]);
+    const bridges = ['node0', 'node1'].map((node) => ({
+      node,
+      namespaces: [namespaceOf('/y', undefined, '172.17.0.1')],
+    }));
+    assert.deepEqual(findings(scene, { nodes: bridges }), [], 'every node has its docker0');
   });
 
   it('tells contradicting SpiderEndpoints, addresses that are not the pool’s, wrong counts, unreadable records', () => {

@@ -110,10 +110,15 @@ function sceneOf({ pools, pods, endpoints, nodes }: AuditInput): Scene {
       return [];
     }
   });
-  const holders = nodes.flatMap(holdersOf);
+  const recordsByAddress = groupBy(records, ({ address }) => address);
+  const rangesOf = new Map(pools.map((pool) => [pool.metadata.name ?? '', mergedAddresses(pool.spec)]));
+  // A node's bridges and other networks' pods have addresses too, on every node the same ones.
+  const isOurs = ({ address }: Holder): boolean =>
+    recordsByAddress.has(address) || poolHolding(address, rangesOf) !== undefined;
+  const holders = nodes.flatMap(holdersOf).filter(isOurs);
   return {
     records,
-    recordsByAddress: groupBy(records, ({ address }) => address),
+    recordsByAddress,
     holdersByAddress: groupBy(holders, ({ address }) => address),
     podsByName: new Map(pods.map((pod) => [`${pod.metadata?.namespace ?? ''}/${pod.metadata?.name ?? ''}`, pod])),
     kept: new Set(
@@ -122,9 +127,15 @@ function sceneOf({ pools, pods, endpoints, nodes }: AuditInput): Scene {
       ),
     ),
     answered: new Set(nodes.map(({ node }) => node)),
-    rangesOf: new Map(pools.map((pool) => [pool.metadata.name ?? '', mergedAddresses(pool.spec)])),
+    rangesOf,
     unreadable,
   };
+}
+
+function poolHolding(address: string, rangesOf: Scene['rangesOf']): string | undefined {
+  const ip = parseIp(address);
+  if (ip === undefined) return undefined;
+  return [...rangesOf].find(([, ranges]) => ranges.some((range) => rangeContains(range, ip)))?.[0];
 }
 
 function holdersOf({ node, namespaces }: NodeAddresses): Holder[] {
@@ -139,10 +150,9 @@ function recordFindings(record: Record, scene: Scene): Finding[] {
   const { address, pool, pod: podName } = record;
   const about = { address, pool, pod: podName };
   const findings: Finding[] = [];
-  const ip = parseIp(address);
-  const isInside =
-    ip !== undefined && (scene.rangesOf.get(pool) ?? []).some((range: IpRange) => rangeContains(range, ip));
-  if (!isInside) findings.push({ kind: 'outside', ...about, message: 'the pool does not have this address' });
+  const own = new Map([[pool, scene.rangesOf.get(pool) ?? []]]);
+  if (poolHolding(address, own) === undefined)
+    findings.push({ kind: 'outside', ...about, message: 'the pool does not have this address' });
   const pod = scene.podsByName.get(podName);
   if (pod === undefined || pod.metadata?.uid !== record.podUid) {
     if (scene.kept.has(`${podName} ${address}`)) return findings;
@@ -200,12 +210,11 @@ function strayFindings({ holdersByAddress, recordsByAddress, rangesOf }: Scene):
   const findings: Finding[] = [];
   for (const [address, holders] of holdersByAddress) {
     if (recordsByAddress.has(address)) continue;
-    const ip = parseIp(address);
-    const pool = [...rangesOf].find(([, ranges]) => ip !== undefined && ranges.some((one) => rangeContains(one, ip)));
+    const pool = poolHolding(address, rangesOf);
     if (pool === undefined) continue;
     const nodes = [...new Set(holders.map(({ node }) => node))];
     const message = `on ${holders.map(holderText).join(' and ')}, and the pool records it for nobody`;
-    findings.push({ kind: 'stray', address, pool: pool[0], nodes, message });
+    findings.push({ kind: 'stray', address, pool, nodes, message });
   }
   return findings;
 }

@@ -1,0 +1,24 @@
+/** The cases of Spiderpool's own end-to-end catalogue (docs/reference/spiderpool-cases.md), all in one lab. */
+import { after, before, describe } from 'node:test';
+import { affinityCases } from './cases/affinity.ts';
+import { assignCases } from './cases/assign.ts';
+import { bedUp, type Bed } from './cases/bed.ts';
+import { ippoolCases } from './cases/ippool.ts';
+
+describe('Spiderpool’s cases', () => {
+  let bed: Bed | undefined;
+  before(async () => {
+    bed = await bedUp();
+  });
+  after(() => bed?.down());
+  const theBed = (): Bed => {
+    if (bed === undefined) throw new Error('the lab is not up');
+    return bed;
+  };
+
+  describe('side by side', { concurrency: 6 }, () => {
+    ippoolCases(theBed);
+    assignCases(theBed);
+    affinityCases(theBed);
+  });
+});
