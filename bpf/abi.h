@@ -67,7 +67,14 @@ enum endpoint_flag {
 	ENDPOINT_ISOLATED_EGRESS = 4,
 	ENDPOINT_AUDIT = 8,    /* what policy would drop is let through and reported */
 	ENDPOINT_PRESENT = 16, /* there is such an endpoint */
+	ENDPOINT_NODE_MARKED = 32, /* what the node itself sends to it has NODE_TC_INDEX */
 };
+
+/*
+ * skb->tc_index of what the node itself sends through its end of the veth pair to the pod; what it forwards has 0. Unlike the
+ * mark and the priority, the index is not scrubbed on the way into another network namespace (skb_scrub_packet()).
+ */
+#define NODE_TC_INDEX 0x51ce
 
 enum conntrack_flag {
 	CONNTRACK_REPLIED = 1, /* a packet was seen against the original direction */
@@ -75,6 +82,7 @@ enum conntrack_flag {
 	CONNTRACK_FIN_REPLY = 4,
 	CONNTRACK_RST = 8,
 	CONNTRACK_AUDITED = 16, /* denied, but let through: its packets count as REASON_AUDIT */
+	CONNTRACK_FROM_NODE = 32, /* the packet that opened it had NODE_TC_INDEX */
 };
 
 /*

@@ -140,7 +140,8 @@ static __always_inline int conntrack_create(const struct conntrack_key *key, con
 	    .rule_id = judgement->rule_id,
 	    .identity = judgement->identity,
 	    .direction = direction,
-	    .flags = conntrack_flags_of(packet->tcp_flags, 0) | (reason ? CONNTRACK_AUDITED : 0),
+	    .flags = conntrack_flags_of(packet->tcp_flags, 0) | (reason ? CONNTRACK_AUDITED : 0) |
+		     (judgement->from_node ? CONNTRACK_FROM_NODE : 0),
 	};
 
 	return bpf_map_update_elem(&conntrack, key, &entry, BPF_ANY) ? DROP_CONNTRACK_FULL : reason;

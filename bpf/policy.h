@@ -12,7 +12,7 @@ struct judgement {
 	__u8 direction; /* the one that was judged: of the connection, not of the packet */
 	__u8 asked;     /* a policy isolates that direction, so its rules were asked */
 	__u8 opened;    /* not a packet of a known connection */
-	__u8 pad;
+	__u8 from_node; /* it, or the one that opened its connection, had NODE_TC_INDEX */
 };
 
 static __always_inline int is_pass(int reason)
@@ -34,10 +34,20 @@ static __always_inline __u32 endpoint_isolated(const struct endpoint *endpoint, 
 }
 
 /*
+ * Whether the node itself sent what has its address. What it masquerades has that address too (kube-proxy does so for sources
+ * outside the cluster's CIDR, which an underlay is), and anybody on the link can put it into a packet. A fragment without its
+ * first is believed: it is of no use alone.
+ */
+static __always_inline int sent_by_node(const struct endpoint *endpoint, const struct judgement *judgement, __u8 space)
+{
+	return judgement->from_node || !(endpoint->flags & ENDPOINT_NODE_MARKED) || space == POLICY_ANY_PORT;
+}
+
+/*
  * Judges the connection `key` as opened in `direction`; the port is that of the side that was called. Order:
  *   1. a direction that no policy isolates allows everything;
  *   2. the node may always reach its pods (Kubernetes, "Network Policies": "traffic to and from the node where a Pod
- *      is running is always allowed"; kubelet's probes need it);
+ *      is running is always allowed"; kubelet's probes need it), which is not to say whatever it forwards;
  *   3. of the entry for the peer's identity and the entry for any identity, the one with the longer prefix, and when
  *      they are equally long the first, decides;
  *   4. what nothing allows is dropped, or let through when the endpoint is in audit mode.
@@ -54,7 +64,8 @@ static __always_inline int policy_judge(const struct endpoint *endpoint, const s
 		return 0;
 	judgement->asked = 1;
 	judgement->identity = ipcache_lookup(key->family, &key->remote_address);
-	if (direction == DIRECTION_INGRESS && judgement->identity == IDENTITY_HOST) {
+	if (direction == DIRECTION_INGRESS && judgement->identity == IDENTITY_HOST &&
+	    sent_by_node(endpoint, judgement, space)) {
 		judgement->rule_id = RULE_HOST;
 		return 0;
 	}

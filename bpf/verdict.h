@@ -77,13 +77,15 @@ static __always_inline struct conntrack_entry *flow_lookup(struct __sk_buff *skb
  * A fragment whose ports are not known is judged by whether any port is open, or by who sends it; no rule decided about it,
  * so none is counted.
  */
-static __always_inline int flow_judge(struct scratch *scratch, struct conntrack_entry *entry,
+static __always_inline int flow_judge(struct __sk_buff *skb, struct scratch *scratch, struct conntrack_entry *entry,
 				      const struct endpoint *endpoint, __u8 direction, __u64 now_ns, __u32 revision)
 {
 	int is_fragment = scratch->packet.kind == PACKET_ORPHAN;
 	struct judgement *judgement = &scratch->judgement;
 	int reason;
 
+	judgement->from_node =
+	    skb->tc_index == NODE_TC_INDEX || (entry && entry->flags & CONNTRACK_FROM_NODE);
 	reason = policy_judge(endpoint, &scratch->key, entry ? entry->direction & 1 : direction,
 			      is_fragment ? POLICY_ANY_PORT : 0, judgement);
 	if (is_fragment) {
@@ -131,7 +133,7 @@ static __always_inline int verdict_ip(struct __sk_buff *skb, struct scratch *scr
 	entry = flow_lookup(skb, scratch, endpoint_id, direction, now_ns);
 	is_judged = !entry || entry->revision != revision;
 	if (is_judged)
-		reason = flow_judge(scratch, entry, endpoint, direction, now_ns, revision);
+		reason = flow_judge(skb, scratch, entry, endpoint, direction, now_ns, revision);
 	else
 		reason = entry->flags & CONNTRACK_AUDITED ? REASON_AUDIT : REASON_FORWARDED;
 

@@ -61,6 +61,7 @@ for purpose in "$@"; do
 		need libbpf-dev test -e /usr/include/bpf/bpf_helpers.h
 		need bpftool have bpftool
 		need tcpdump have tcpdump
+		need nftables have nft
 		need etcd-server have etcd
 		;;
 	esac

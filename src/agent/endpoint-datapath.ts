@@ -1,4 +1,5 @@
 /** The datapath seen from endpoint records: what to attach where, what to take away, what is missing. */
+import { podVethName } from '../cni/coordinator.ts';
 import { hasErrorCode } from '../core/error.ts';
 import { netnsInode } from '../kernel/netns.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
@@ -8,11 +9,17 @@ export interface HookPlace {
   readonly interfaceName: string;
 }
 
+export interface HookTarget extends HookPlace {
+  readonly endpointId: number;
+}
+
 /** The part of src/datapath's Datapath that endpoints need. */
 export interface EndpointHooks {
   nextEndpointId(isTaken: (endpointId: number) => boolean): number;
   register(endpointId: number): void;
-  attach(target: { endpointId: number; netns: string; interfaceName: string }): void;
+  attach(target: HookTarget): void;
+  markNode(target: HookTarget): void;
+  isNodeMarked(target: HookTarget): boolean;
   detachEndpoint(endpointId: number, interfaces?: readonly HookPlace[]): void;
   checkEndpoint(
     endpointId: number,
@@ -61,7 +68,9 @@ export class EndpointDatapath {
   }
 
   attach(record: EndpointRecord, interfaceName: string): void {
-    this.#hooks.attach({ endpointId: record.endpointId, netns: record.netns, interfaceName });
+    const target = { endpointId: record.endpointId, netns: record.netns, interfaceName };
+    this.#hooks.attach(target);
+    if (interfaceName === podVethName) this.#hooks.markNode(target);
   }
 
   detach(record: EndpointRecord): void {
@@ -125,10 +134,18 @@ export class EndpointDatapath {
   }
 
   #findings(record: EndpointRecord): { readonly problem: string; readonly text: string; interfaceName: string }[] {
-    return record.interfaces.flatMap((interfaceName) =>
-      this.#hooks
-        .checkEndpoint(record.endpointId, record.netns, interfaceName)
-        .map(({ problem, message }) => ({ problem, interfaceName, text: `${interfaceName}: ${message}` })),
-    );
+    const { endpointId, netns } = record;
+    return record.interfaces.flatMap((interfaceName) => {
+      const found = this.#hooks.checkEndpoint(endpointId, netns, interfaceName);
+      const unmarked =
+        interfaceName === podVethName && !this.#hooks.isNodeMarked({ endpointId, netns, interfaceName })
+          ? [{ problem: 'node_mark_missing', message: 'what the node sends is not told from what it forwards' }]
+          : [];
+      return [...found, ...unmarked].map(({ problem, message }) => ({
+        problem,
+        interfaceName,
+        text: `${interfaceName}: ${message}`,
+      }));
+    });
   }
 }

@@ -70,6 +70,8 @@ function hooksOf(datapath: Datapath, bpffsDir: string, preparation: ProgramPrepa
     },
     register: (endpointId) => datapath.register(endpointId),
     attach: (target) => datapath.attach(target),
+    markNode: (target) => datapath.markNode(target),
+    isNodeMarked: (target) => datapath.isNodeMarked(target),
     detachEndpoint: (endpointId, interfaces) => datapath.detachEndpoint(endpointId, interfaces),
     checkEndpoint: (endpointId, netns, interfaceName) => datapath.checkEndpoint(endpointId, netns, interfaceName),
     unchanged: (endpointId, netns, interfaceNames) => datapath.unchanged(endpointId, netns, interfaceNames),

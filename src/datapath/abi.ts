@@ -43,10 +43,20 @@ export const reservedRule = { none: 0, host: 1 } as const;
 export const ACTION_ALLOW = 1;
 
 /** enum endpoint_flag. */
-export const endpointFlag = { programmed: 1, isolatedIngress: 2, isolatedEgress: 4, audit: 8, present: 16 } as const;
+export const endpointFlag = {
+  programmed: 1,
+  isolatedIngress: 2,
+  isolatedEgress: 4,
+  audit: 8,
+  present: 16,
+  nodeMarked: 32,
+} as const;
+
+/** skb->tc_index of what the node itself sends to a pod. */
+export const NODE_TC_INDEX = 0x51ce;
 
 /** enum conntrack_flag. */
-export const conntrackFlag = { replied: 1, finOriginal: 2, finReply: 4, rst: 8, audited: 16 } as const;
+export const conntrackFlag = { replied: 1, finOriginal: 2, finReply: 4, rst: 8, audited: 16, fromNode: 32 } as const;
 
 /** enum event_kind: the index is the number. */
 export const eventKinds = ['drop', 'audit', 'allow'] as const;

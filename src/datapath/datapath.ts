@@ -29,6 +29,7 @@ import {
 import { type IpcacheChange, IpcacheMap } from './ipcache-map.ts';
 import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
+import { ensureNodeMark, nodeMarkState } from './node-mark.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
 import { readEndpointObject } from './programs.ts';
 
@@ -125,6 +126,24 @@ export class Datapath implements Disposable {
   }
 
   /**
+   * `interfaceName` is the pod's end of a veth pair whose other end is the node's: from here on only what the node itself sends
+   * through it counts as the node's, not what it forwards with its own address. Idempotent. Does nothing when the other end is
+   * not in the calling thread's network namespace.
+   */
+  markNode(target: { endpointId: number; netns: string; interfaceName: string }): void {
+    const endpoint = this.#endpoints.get(target.endpointId);
+    if (endpoint === undefined || !ensureNodeMark(target.netns, target.interfaceName)) return;
+    this.#endpoints.set(target.endpointId, { ...endpoint, flags: endpoint.flags | endpointFlag.nodeMarked });
+  }
+
+  /** Whether `markNode` would change nothing. */
+  isNodeMarked(target: { endpointId: number; netns: string; interfaceName: string }): boolean {
+    const flags = this.#endpoints.get(target.endpointId)?.flags ?? 0;
+    const state = nodeMarkState(target.netns, target.interfaceName);
+    return state === 'elsewhere' || (state === 'marked' && (flags & endpointFlag.nodeMarked) !== 0);
+  }
+
+  /**
    * An id for a new endpoint that nothing in the kernel has, with prepared programs when there are any. Ids are used again
    * late. Throws limit_exceeded when there is none left.
    */
@@ -192,7 +211,7 @@ export class Datapath implements Disposable {
         what: 'it is not attached',
       });
     }
-    const flags = flagsOf(policy);
+    const flags = flagsOf(policy) | (existing.flags & endpointFlag.nodeMarked);
     if (existing.flags === flags && this.#policies.isCurrent(endpointId, policy.entries)) return;
     const policyId = this.#maps.readConfig().lastPolicyId + 1;
     this.#maps.writeConfig({ lastPolicyId: policyId });

@@ -1,0 +1,152 @@
+/**
+ * Who may call himself the node, with real packets:
+ *
+ *   client netns 10.1.0.20 ══ 10.1.0.1 node netns 10.0.0.1 ══ veth0 10.0.0.10 pod netns
+ *                                forwards, masquerades
+ */
+import assert from 'node:assert/strict';
+import { execFile, execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { promisify } from 'node:util';
+import { createNamedNetns, Netns, removeNamedNetns, RtNetlink, withNetns } from '../kernel/index.ts';
+import { listenTcp } from '../kernel/listen.ts';
+import { tcHandle } from '../kernel/netlink/qdisc.ts';
+import { writeSysctl } from '../kernel/sysctl.ts';
+import { reservedIdentity } from './abi.ts';
+import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
+import { nodeMarkState } from './node-mark.ts';
+import { mustPrefix, randomSuffix, TestBpffs, TestStack, whyNoKernelTests } from './test-bed.ts';
+
+const endpointId = 7;
+const interfaceName = 'veth0';
+const pod4 = '10.0.0.10';
+const allowAddressOfNode: PolicyEntry = {
+  ...{ direction: 'ingress', identity: reservedIdentity.host, protocol: 0, port: 0, portPrefixLen: 0 },
+  ...{ ruleId: 300, action: 'allow' },
+};
+const ingressWith = (...entries: PolicyEntry[]): EndpointPolicy => ({
+  isolated: { ingress: true, egress: false },
+  entries,
+});
+
+class NodeBed implements Disposable {
+  readonly #prefix = `/run/netns/sluice-test-${randomSuffix()}`;
+  readonly node = `${this.#prefix}-node`;
+  readonly pod = `${this.#prefix}-pod`;
+  readonly client = `${this.#prefix}-client`;
+
+  constructor() {
+    for (const path of [this.node, this.pod, this.client]) createNamedNetns(path);
+    this.#join(this.pod, interfaceName, 10, '10.0.0');
+    this.#join(this.client, 'eth0', 20, '10.1.0');
+    using node = Netns.openPath(this.node);
+    writeSysctl(node, 'net.ipv4.ip_forward', '1');
+    const masquerade = 'chain out { type nat hook postrouting priority srcnat; oifname "to-10" masquerade; };';
+    this.run('node', 'nft', `table ip sluice_test { ${masquerade} }`);
+  }
+
+  #join(path: string, name: string, host: number, net: string): void {
+    using other = Netns.openPath(path);
+    using node = RtNetlink.open(this.node);
+    node.addLink({ kind: 'veth', name: `to-${host}`, up: true, peer: { name, netnsFd: other.fd } });
+    this.run('node', 'ip', 'addr', 'add', `${net}.1/24`, 'dev', `to-${host}`);
+    this.run(path === this.pod ? 'pod' : 'client', 'ip', 'addr', 'add', `${net}.${host}/24`, 'dev', name);
+    using netlink = RtNetlink.open(path);
+    netlink.setLink(netlink.mustLink(name).ifindex, { up: true });
+    this.run(path === this.pod ? 'pod' : 'client', 'ip', 'route', 'add', 'default', 'via', `${net}.1`);
+  }
+
+  run(where: 'node' | 'pod' | 'client', command: string, ...args: string[]): string {
+    return execFileSync('nsenter', [`--net=${this[where]}`, command, ...args], { encoding: 'utf8', stdio: 'pipe' });
+  }
+
+  reaches(from: 'node' | 'client'): boolean {
+    try {
+      this.run(from, 'ping', '-q', '-n', '-c', '1', '-W', '0.4', pod4);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const path of [this.node, this.pod, this.client]) removeNamedNetns(path);
+  }
+}
+
+class Listening implements Disposable {
+  readonly server: Server;
+
+  constructor(fd: number) {
+    this.server = createServer().listen({ fd });
+  }
+
+  [Symbol.dispose](): void {
+    this.server.close();
+  }
+}
+
+describe('what the node itself sends', { skip: whyNoKernelTests() ?? false }, () => {
+  let stack: TestStack;
+  let bed: NodeBed;
+  let datapath: Datapath;
+  const target = () => ({ endpointId, netns: bed.pod, interfaceName });
+
+  beforeEach(() => {
+    stack = new TestStack();
+    bed = stack.use(new NodeBed());
+    datapath = stack.use(Datapath.open({ bpffsDir: stack.use(new TestBpffs()).path, limits: { conntrack: 8192 } }));
+    datapath.attach(target());
+    datapath.updateIpcache({ upsert: [[mustPrefix('10.0.0.1/32'), reservedIdentity.host]], remove: [] });
+    datapath.setPolicy(endpointId, ingressWith());
+  });
+  afterEach(() => stack[Symbol.dispose]());
+
+  it('is told from what it masquerades, which policy judges by the address it has', () => {
+    assert.ok(bed.reaches('node'));
+    assert.ok(bed.reaches('client'), 'unmarked, whoever has the address of the node counts as the node');
+    withNetns(bed.node, () => datapath.markNode(target()));
+    assert.ok(bed.reaches('node'));
+    assert.ok(!bed.reaches('client'));
+    assert.ok(datapath.dropCounters().some(({ reason, direction }) => reason === 'policy' && direction === 'ingress'));
+    datapath.setPolicy(endpointId, ingressWith(allowAddressOfNode));
+    assert.ok(bed.reaches('client'), 'an ipBlock may still name the node');
+  });
+
+  it('stays the node for what the pod sends, when that is judged first after a change', async () => {
+    withNetns(bed.node, () => datapath.markNode(target()));
+    datapath.setPolicy(endpointId, { isolated: { ingress: false, egress: false }, entries: [] });
+    const { fd, port } = listenTcp(bed.pod, '0.0.0.0', 0);
+    const server = stack.use(new Listening(fd));
+    const script = `exec 3<>/dev/tcp/${pod4}/${port}; head -c 7 <&3`;
+    const client = promisify(execFile)('nsenter', [`--net=${bed.node}`, 'bash', '-c', script], { timeout: 20_000 });
+    const [socket] = (await once(server.server, 'connection')) as [Socket];
+    datapath.setPolicy(endpointId, ingressWith());
+    socket.end('welcome');
+    assert.equal((await client).stdout, 'welcome');
+  });
+
+  it('keeps the mark through changes of policy, and is closed, not open, without the filter', () => {
+    withNetns(bed.node, () => datapath.markNode(target()));
+    assert.ok(withNetns(bed.node, () => datapath.isNodeMarked(target())));
+    datapath.setPolicy(endpointId, ingressWith({ ...allowAddressOfNode, identity: 999 }));
+    assert.ok(withNetns(bed.node, () => datapath.isNodeMarked(target())));
+    using node = RtNetlink.open(bed.node);
+    node.deleteQdisc(node.mustLink('to-10').ifindex, tcHandle.ingress);
+    assert.equal(
+      withNetns(bed.node, () => nodeMarkState(bed.pod, interfaceName)),
+      'unmarked',
+    );
+    assert.ok(!bed.reaches('node'));
+    withNetns(bed.node, () => datapath.markNode(target()));
+    assert.ok(bed.reaches('node'));
+  });
+
+  it('leaves an endpoint alone whose other end is not here', () => {
+    assert.equal(nodeMarkState(bed.pod, interfaceName), 'elsewhere');
+    datapath.markNode(target());
+    assert.ok(bed.reaches('client'), 'nothing has changed');
+  });
+});
