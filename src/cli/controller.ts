@@ -1,5 +1,6 @@
 /** `sluice controller`: the cluster's one controller, in the foreground. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { defaultConfigPath } from './config-path.ts';
 import { createLogger, stopSignal } from './process.ts';
 
 interface ControllerFlags {
@@ -10,6 +11,7 @@ interface ControllerFlags {
   readonly webhookService?: string;
   readonly healthPort: number;
   readonly namespace: string;
+  readonly config?: string;
   readonly strictSubnet: boolean;
   readonly logLevel: string;
 }
@@ -23,6 +25,10 @@ export function parsePort(text: string): number {
 export const logLevelOption = (): Option =>
   new Option('--log-level <level>', 'what to log').choices(['debug', 'info', 'warn', 'error']).default('info');
 
+/** Also of `sluice agent`. */
+export const configOption = (): Option =>
+  new Option('--config <file>', `conf.yml, docs/reference/configuration.md (default: ${defaultConfigPath} if there)`);
+
 export function registerControllerCommand(program: Command): void {
   program
     .command('controller')
@@ -33,18 +39,22 @@ export function registerControllerCommand(program: Command): void {
     .option('--webhook-url <host:port>', 'how the API server reaches the webhooks (default: where they listen)')
     .option('--webhook-service <namespace/name:port>', 'in a cluster: the Service in front of the webhooks')
     .option('--health-port <port>', 'of /healthz and /readyz; 0 takes a free one', parsePort, 5720)
-    .option('--namespace <name>', 'where the lease lives', 'kube-system')
+    .option('--namespace <name>', 'where the lease, the claims and the certificate live', 'kube-system')
+    .addOption(configOption())
     .option('--strict-subnet', 'refuse pools whose subnet has host bits instead of clearing them', false)
     .addOption(logLevelOption())
     .action(runController);
 }
 
 async function runController(flags: ControllerFlags): Promise<void> {
-  const [{ startController }, { loadKubeConfig }] = await Promise.all([
+  const [{ startController }, { loadKubeConfig }, { loadSettings }] = await Promise.all([
     import('../controller/start.ts'),
     import('../kube/config.ts'),
+    import('./settings.ts'),
   ]);
   const log = createLogger('controller', flags.logLevel);
+  const { settings, warnings } = loadSettings(flags.config);
+  for (const warning of warnings) log.warn(warning);
   const controller = await startController({
     kubeConfig: loadKubeConfig({ path: flags.kubeconfig }),
     webhook: {
@@ -56,6 +66,7 @@ async function runController(flags: ControllerFlags): Promise<void> {
     healthPort: flags.healthPort,
     namespace: flags.namespace,
     strictSubnet: flags.strictSubnet,
+    settings,
     log,
     signal: stopSignal(),
   });

@@ -1,28 +1,40 @@
-import { forbidden, invalid, notSupported, type FieldError } from '../api/field-error.ts';
+import { forbidden, invalid, notSupported, required, type FieldError } from '../api/field-error.ts';
+import type { SpiderCoordinator } from '../api/spidercoordinator.ts';
 import type { CoordinatorSpec, MultusConfigSpec } from '../api/spidermultusconfig.ts';
 import { parseIp, parsePrefix, type IpFamily } from '../core/ip.ts';
 
-/** The rules for the coordinator's part of a SpiderMultusConfig. */
+/** The rules for a coordinator's settings, in a SpiderMultusConfig and in a SpiderCoordinator. */
 
 const modes = ['auto', 'underlay', 'overlay', 'disabled', 'disable'];
 const podCidrTypes = ['auto', 'cluster', 'calico', 'cilium', 'none'];
 
 export function validateCoordinator(spec: MultusConfigSpec): FieldError[] {
-  const { coordinator } = spec;
-  if (coordinator === undefined) return [];
+  if (spec.coordinator === undefined) return [];
+  return validateSettings(spec.coordinator, 'spec.coordinator', spec.cniType);
+}
+
+/** Here the type of the pods' CIDRs must be said. */
+export function validateSpiderCoordinator({ spec = {} }: SpiderCoordinator): FieldError[] {
+  const missing = spec.podCIDRType === undefined || spec.podCIDRType === '';
+  const detail = `PodCIDRType is not allowed to be empty, it is one of ${podCidrTypes.join(', ')}`;
+  const errors = validateSettings(missing ? { ...spec, podCIDRType: undefined } : spec, 'spec');
+  return missing ? [required('spec.podCIDRType', detail), ...errors] : errors;
+}
+
+function validateSettings(settings: CoordinatorSpec, at: string, cniType?: string): FieldError[] {
   return [
-    ...validateEnums(coordinator),
-    ...validateNetworks(coordinator),
-    ...validateNumbers(coordinator),
-    ...validateMacPrefix(coordinator, spec.cniType),
+    ...validateEnums(settings, at),
+    ...validateNetworks(settings, at),
+    ...validateNumbers(settings, at),
+    ...validateMacPrefix(settings, at, cniType),
   ];
 }
 
-function validateEnums({ mode, podCIDRType }: CoordinatorSpec): FieldError[] {
+function validateEnums({ mode, podCIDRType }: CoordinatorSpec, at: string): FieldError[] {
   const errors: FieldError[] = [];
-  if (mode !== undefined && !modes.includes(mode)) errors.push(notSupported('spec.coordinator.mode', mode, modes));
+  if (mode !== undefined && !modes.includes(mode)) errors.push(notSupported(`${at}.mode`, mode, modes));
   if (podCIDRType !== undefined && !podCidrTypes.includes(podCIDRType)) {
-    errors.push(notSupported('spec.coordinator.podCIDRType', podCIDRType, podCidrTypes));
+    errors.push(notSupported(`${at}.podCIDRType`, podCIDRType, podCidrTypes));
   }
   return errors;
 }
@@ -31,14 +43,14 @@ function familyOf(text: string): IpFamily | undefined {
   return parseIp(text)?.family ?? parsePrefix(text)?.address.family;
 }
 
-function validateNetworks(coordinator: CoordinatorSpec): FieldError[] {
+function validateNetworks(coordinator: CoordinatorSpec, at: string): FieldError[] {
   const errors: FieldError[] = [];
   for (const [index, text] of (coordinator.hijackCIDR ?? []).entries()) {
     if (familyOf(text) !== undefined) continue;
-    errors.push(invalid(`spec.coordinator.hijackCIDR[${index}]`, text, 'must be an IP address or a CIDR'));
+    errors.push(invalid(`${at}.hijackCIDR[${index}]`, text, 'must be an IP address or a CIDR'));
   }
   for (const [index, route] of (coordinator.policyRoutes ?? []).entries()) {
-    const field = `spec.coordinator.policyRoutes[${index}]`;
+    const field = `${at}.policyRoutes[${index}]`;
     const gateway = parseIp(route.gw);
     if (familyOf(route.dst) === undefined)
       errors.push(invalid(`${field}.dst`, route.dst, 'must be an IP address or a CIDR'));
@@ -49,25 +61,23 @@ function validateNetworks(coordinator: CoordinatorSpec): FieldError[] {
   }
   const { vethLinkAddress } = coordinator;
   if (vethLinkAddress && parseIp(vethLinkAddress) === undefined) {
-    errors.push(
-      invalid('spec.coordinator.vethLinkAddress', vethLinkAddress, 'must be an IP address, such as 169.254.100.1'),
-    );
+    errors.push(invalid(`${at}.vethLinkAddress`, vethLinkAddress, 'must be an IP address, such as 169.254.100.1'));
   }
   return errors;
 }
 
-function validateNumbers({ txQueueLen = 0, podRPFilter = 0, vethMTU = 1 }: CoordinatorSpec): FieldError[] {
+function validateNumbers({ txQueueLen = 0, podRPFilter = 0, vethMTU = 1 }: CoordinatorSpec, at: string): FieldError[] {
   const errors: FieldError[] = [];
-  if (txQueueLen < 0) errors.push(invalid('spec.coordinator.txQueueLen', txQueueLen, 'must be 0 or more'));
+  if (txQueueLen < 0) errors.push(invalid(`${at}.txQueueLen`, txQueueLen, 'must be 0 or more'));
   if (podRPFilter > 2)
-    errors.push(invalid('spec.coordinator.podRPFilter', podRPFilter, 'must be 0, 1, 2 or negative (left alone)'));
-  if (vethMTU < 1) errors.push(invalid('spec.coordinator.vethMTU', vethMTU, 'must be 1 or more'));
+    errors.push(invalid(`${at}.podRPFilter`, podRPFilter, 'must be 0, 1, 2 or negative (left alone)'));
+  if (vethMTU < 1) errors.push(invalid(`${at}.vethMTU`, vethMTU, 'must be 1 or more'));
   return errors;
 }
 
-function validateMacPrefix({ podMACPrefix }: CoordinatorSpec, cniType: string | undefined): FieldError[] {
+function validateMacPrefix({ podMACPrefix }: CoordinatorSpec, at: string, cniType: string | undefined): FieldError[] {
   if (!podMACPrefix) return [];
-  const field = 'spec.coordinator.podMACPrefix';
+  const field = `${at}.podMACPrefix`;
   if (cniType === 'ipvlan') {
     return [
       forbidden(field, "an ipvlan interface always has its parent's MAC address, remove podMACPrefix or use macvlan"),

@@ -1,6 +1,6 @@
 import { spiderAnnotations } from '../api/spider.ts';
-import type { CoordinatorSpec, MultusConfigSpec, ParentSpec, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
-import { formatPrefix, ipToPrefix, parseIp } from '../core/ip.ts';
+import type { MultusConfigSpec, ParentSpec, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
+import { defaultCoordinator } from './coordinator-defaults.ts';
 
 /** What the mutating webhook makes of a SpiderMultusConfig; the CRD's own defaults are in deploy/crds. */
 export function defaultMultusConfig(config: SpiderMultusConfig): SpiderMultusConfig {
@@ -31,27 +31,6 @@ function defaultTypeBlock(spec: MultusConfigSpec): void {
 function defaultParent<T extends ParentSpec>(parent: T): T {
   const bond = parent.bond === undefined ? {} : { bond: { ...parent.bond, options: parent.bond.options ?? '' } };
   return { ...parent, rdmaResourceName: parent.rdmaResourceName ?? '', ...bond };
-}
-
-function defaultCoordinator(coordinator: CoordinatorSpec): CoordinatorSpec {
-  return {
-    ...coordinator,
-    mode: coordinator.mode ?? 'auto',
-    hijackCIDR: (coordinator.hijackCIDR ?? []).map(asPrefix),
-    policyRoutes: (coordinator.policyRoutes ?? []).map((route) => ({ ...route, dst: asPrefix(route.dst) })),
-    vethLinkAddress: coordinator.vethLinkAddress ?? '',
-    podMACPrefix: coordinator.podMACPrefix ?? '',
-    podDefaultRouteNIC: coordinator.podDefaultRouteNIC ?? '',
-    podRPFilter: coordinator.podRPFilter ?? 0,
-    tunePodRoutes: coordinator.tunePodRoutes ?? true,
-    txQueueLen: coordinator.txQueueLen ?? 0,
-    hostRuleTable: coordinator.hostRuleTable ?? 500,
-  };
-}
-
-function asPrefix(text: string): string {
-  const ip = parseIp(text);
-  return ip === undefined ? text : formatPrefix(ipToPrefix(ip));
 }
 
 function injectLabels(config: SpiderMultusConfig): { labels?: Record<string, string> } {

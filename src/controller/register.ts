@@ -15,8 +15,13 @@ import {
 } from './webhook-registration.ts';
 
 /** Tells the API server where the webhooks are and whom to trust; replaces what an earlier start left. */
-export async function registerWebhooks(client: KubeClient, address: WebhookAddress, caPem: string): Promise<void> {
-  await apply(client, validatingWebhookConfigurations, validatingConfiguration(address, caPem));
+export async function registerWebhooks(
+  client: KubeClient,
+  address: WebhookAddress,
+  caPem: string,
+  refuseDeletion = false,
+): Promise<void> {
+  await apply(client, validatingWebhookConfigurations, validatingConfiguration(address, caPem, refuseDeletion));
   await apply(client, mutatingWebhookConfigurations, mutatingConfiguration(address, caPem));
 }
 

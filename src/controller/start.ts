@@ -2,39 +2,15 @@ import { hostname } from 'node:os';
 import { leases } from '../api/resources.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
-import type { Logger } from '../core/log.ts';
+import { readSettings, type Settings } from '../ipam/settings.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
-import type { KubeConfig } from '../kube/config.ts';
 import { createAdmission } from './admission-server.ts';
 import { createHealthServer } from './health.ts';
 import { LeaderElection } from './leader.ts';
+import { defaultNamespace, type ControllerOptions } from './options.ts';
 import { startReconcilers } from './reconcilers.ts';
 import { registerWebhooks } from './register.ts';
 import type { WebhookAddress } from './webhook-registration.ts';
-
-export interface ControllerOptions {
-  readonly kubeConfig: KubeConfig;
-  readonly webhook: {
-    /** Where to listen; port 0 takes a free one. */
-    readonly host: string;
-    readonly port: number;
-    /** "host:port" by which the API server reaches it; by default where it listens. */
-    readonly url?: string | undefined;
-    /** Instead of a URL, in a cluster: the Service in front of this controller. */
-    readonly service?: { readonly namespace: string; readonly name: string; readonly port: number } | undefined;
-  };
-  /** Of /healthz and /readyz; port 0 takes a free one. */
-  readonly healthPort: number;
-  readonly healthHost?: string | undefined;
-  /** Where the lease lives. */
-  readonly namespace?: string | undefined;
-  /** Refuse pools whose subnet has host bits, as Spiderpool does, instead of clearing them with a warning. */
-  readonly strictSubnet?: boolean | undefined;
-  readonly log: Logger;
-  /** Aborted: stop in order. */
-  readonly signal: AbortSignal;
-  readonly clock?: Clock | undefined;
-}
 
 export interface RunningController {
   /** Base URLs. */
@@ -52,7 +28,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const client = createKubeClient(options.kubeConfig, { userAgent: 'sluice-controller' });
   const progress = { notReady: 'starting' as string | undefined };
   const health = createHealthServer(() => progress.notReady);
-  const admission = await createAdmission({ ...options, client, clock });
+  const settings = options.settings ?? readSettings(undefined).settings;
+  const admission = await createAdmission({ ...options, client, clock, settings });
   const healthUrl = await health.listen({ host: options.healthHost ?? '127.0.0.1', port: options.healthPort });
   const webhookUrl = await admission.server.listen({ host: options.webhook.host, port: options.webhook.port });
   const address: WebhookAddress =
@@ -61,7 +38,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       : { kind: 'service', ...options.webhook.service };
 
   const ready = deferred();
-  const run = lead(options, { client, clock, address, caPem: admission.caPem, webhookUrl }, () => {
+  const run = lead(options, { client, clock, settings, address, caPem: admission.caPem, webhookUrl }, () => {
     progress.notReady = undefined;
     ready.resolve();
   });
@@ -81,6 +58,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
 interface Parts {
   readonly client: KubeClient;
   readonly clock: Clock;
+  readonly settings: Settings;
   readonly address: WebhookAddress;
   readonly caPem: string;
   readonly webhookUrl: string;
@@ -89,7 +67,7 @@ interface Parts {
 async function lead(options: ControllerOptions, parts: Parts, onReady: () => void): Promise<void> {
   const { signal, log } = options;
   const { client, clock } = parts;
-  const namespace = options.namespace ?? 'kube-system';
+  const namespace = options.namespace ?? defaultNamespace;
   // Unique while the process lives, since nobody else can listen there; the same after a restart, which then need
   // not wait for its own old lease to run out.
   const identity = `${hostname()}/${new URL(parts.webhookUrl).host}`;
@@ -102,7 +80,7 @@ async function lead(options: ControllerOptions, parts: Parts, onReady: () => voi
     if (hasLeases) await election.acquire(signal);
     signal.throwIfAborted();
     const reconcilers = await startReconcilers({ client, clock, log, signal: work.signal });
-    await registerWebhooks(client, parts.address, parts.caPem);
+    await registerWebhooks(client, parts.address, parts.caPem, parts.settings.enableValidatingResourcesDeletedWebhook);
     log.info({ webhook: parts.webhookUrl }, 'controller ready');
     onReady();
     const outcome = hasLeases ? await election.hold(signal) : await aborted(signal);

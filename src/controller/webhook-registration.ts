@@ -27,38 +27,35 @@ export interface WebhookConfiguration {
   readonly webhooks: readonly object[];
 }
 
+const written = ['CREATE', 'UPDATE'] as const;
+
+const reviewed = [
+  { name: 'spiderippool', mutate: 'mutatePool', validate: 'validatePool', deletion: true },
+  { name: 'spidersubnet', mutate: 'mutateSubnet', validate: 'validateSubnet', deletion: true },
+  { name: 'spiderreservedip', mutate: 'mutateReservedIp', validate: 'validateReservedIp', deletion: false },
+  { name: 'spidercoordinator', mutate: 'mutateCoordinator', validate: 'validateCoordinator', deletion: false },
+  { name: 'spidermultusconfig', mutate: 'mutateMultusConfig', validate: 'validateMultusConfig', deletion: false },
+] as const;
+
 export function mutatingConfiguration(address: WebhookAddress, caPem: string): WebhookConfiguration {
-  return configuration('MutatingWebhookConfiguration', [
-    {
-      ...webhook('spiderippool.mutate', 'spiderippools', ['CREATE', 'UPDATE'], address, webhookPaths.mutatePool, caPem),
-      reinvocationPolicy: 'Never',
-    },
-    {
-      ...webhook(
-        'spidermultusconfig.mutate',
-        'spidermultusconfigs',
-        ['CREATE', 'UPDATE'],
-        address,
-        webhookPaths.mutateMultusConfig,
-        caPem,
-      ),
-      reinvocationPolicy: 'Never',
-    },
-  ]);
+  const webhooks = reviewed.map(({ name, mutate }) => ({
+    ...webhook(`${name}.mutate`, `${name}s`, written, address, webhookPaths[mutate], caPem),
+    reinvocationPolicy: 'Never',
+  }));
+  return configuration('MutatingWebhookConfiguration', webhooks);
 }
 
-export function validatingConfiguration(address: WebhookAddress, caPem: string): WebhookConfiguration {
-  return configuration('ValidatingWebhookConfiguration', [
-    webhook('spiderippool.validate', 'spiderippools', ['CREATE', 'UPDATE'], address, webhookPaths.validatePool, caPem),
-    webhook(
-      'spidermultusconfig.validate',
-      'spidermultusconfigs',
-      ['CREATE', 'UPDATE'],
-      address,
-      webhookPaths.validateMultusConfig,
-      caPem,
-    ),
-  ]);
+/** Deletions are reviewed only when some are to be refused: else none should depend on a controller being there. */
+export function validatingConfiguration(
+  address: WebhookAddress,
+  caPem: string,
+  refuseDeletion = false,
+): WebhookConfiguration {
+  const webhooks = reviewed.map(({ name, validate, deletion }) => {
+    const operations = refuseDeletion && deletion ? [...written, 'DELETE'] : written;
+    return webhook(`${name}.validate`, `${name}s`, operations, address, webhookPaths[validate], caPem);
+  });
+  return configuration('ValidatingWebhookConfiguration', webhooks);
 }
 
 function configuration(kind: string, webhooks: readonly object[]): WebhookConfiguration {
@@ -80,7 +77,7 @@ function webhook(
     rules: [{ apiGroups: [spiderGroup], apiVersions: [spiderVersion], resources: [resource], operations, scope: '*' }],
     failurePolicy: 'Fail',
     matchPolicy: 'Equivalent',
-    // A validator remembers what it admitted for a few seconds; a dry run leaves no trace.
+    // A validator leaves a claim of what it admitted for a few seconds; a dry run leaves no trace.
     sideEffects: 'NoneOnDryRun',
     timeoutSeconds,
   };

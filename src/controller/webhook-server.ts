@@ -6,12 +6,23 @@ import type { WebhookCertificate } from './webhook-certificate.ts';
 
 /** The HTTPS side of admission. Paths are the ones Spiderpool serves. */
 
+const base = 'spiderpool-spidernet-io-v2beta1';
+
 export const webhookPaths = {
-  mutatePool: '/mutate-spiderpool-spidernet-io-v2beta1-spiderippool',
-  validatePool: '/validate-spiderpool-spidernet-io-v2beta1-spiderippool',
-  mutateMultusConfig: '/mutate-spiderpool-spidernet-io-v2beta1-spidermultusconfig',
-  validateMultusConfig: '/validate-spiderpool-spidernet-io-v2beta1-spidermultusconfig',
+  mutatePool: `/mutate-${base}-spiderippool`,
+  validatePool: `/validate-${base}-spiderippool`,
+  mutateSubnet: `/mutate-${base}-spidersubnet`,
+  validateSubnet: `/validate-${base}-spidersubnet`,
+  mutateReservedIp: `/mutate-${base}-spiderreservedip`,
+  validateReservedIp: `/validate-${base}-spiderreservedip`,
+  mutateCoordinator: `/mutate-${base}-spidercoordinator`,
+  validateCoordinator: `/validate-${base}-spidercoordinator`,
+  mutateMultusConfig: `/mutate-${base}-spidermultusconfig`,
+  validateMultusConfig: `/validate-${base}-spidermultusconfig`,
 } as const;
+
+/** GET: answers when the webhooks do. */
+export const webhookHealthPath = '/webhook-health-check';
 
 export type WebhookHandlers = Record<
   keyof typeof webhookPaths,
@@ -45,6 +56,7 @@ export function createWebhookServer(
       return admissionReview(response);
     });
   }
+  server.get(webhookHealthPath, async () => 'ok');
   // An error here becomes a refusal by failurePolicy Fail, with this text in the API server's answer.
   server.setErrorHandler((error, _request, reply) => {
     log.error({ error: formatErrorChain(error) }, 'admission review failed');

@@ -3,26 +3,56 @@ import { request as httpsRequest } from 'node:https';
 import { describe, it } from 'node:test';
 import jsonPatch from 'fast-json-patch';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type { SpiderSubnet } from '../api/spidersubnet.ts';
 import type { NetworkAttachmentDefinition } from '../api/spidermultusconfig.ts';
 import { systemClock } from '../core/clock.ts';
+import { SluiceError } from '../core/error.ts';
 import { silentLogger } from '../core/log.ts';
-import { admitMultusConfig, mutateMultusConfig } from './admission-multus.ts';
-import { mutatePool, PoolValidator } from './admission-pool.ts';
+import type { AddressAdmissionOptions } from './admission-addresses.ts';
+import { AdmissionClaims, type Claim, type ClaimStore } from './admission-claims.ts';
 import type { AdmissionResponse } from './admission.ts';
 import { createWebhookCertificate } from './webhook-certificate.ts';
+import { webhookHandlers } from './webhook-handlers.ts';
 import { createWebhookServer, webhookPaths } from './webhook-server.ts';
 
-function server(pools: readonly SpiderIPPool[] = [], attachment?: NetworkAttachmentDefinition) {
-  const validator = new PoolValidator({ listPools: async () => pools, clock: systemClock });
-  return createWebhookServer(
-    {
-      mutatePool: (request) => mutatePool(request),
-      validatePool: (request) => validator.validate(request),
-      mutateMultusConfig,
-      validateMultusConfig: (request) => admitMultusConfig(request, async () => attachment),
+interface World {
+  readonly pools?: readonly SpiderIPPool[];
+  readonly subnets?: readonly SpiderSubnet[];
+  readonly attachment?: NetworkAttachmentDefinition | undefined;
+  readonly options?: AddressAdmissionOptions;
+  readonly claims?: ClaimStore;
+}
+
+function handlers({ pools = [], subnets = [], attachment, options, claims = memoryClaims() }: World) {
+  return webhookHandlers({
+    listPools: async () => pools,
+    listSubnets: async () => subnets,
+    readAttachment: async () => attachment,
+    claims: new AdmissionClaims(claims, systemClock),
+    options,
+  });
+}
+
+function server(pools: readonly SpiderIPPool[] = [], world: World = {}) {
+  return createWebhookServer(handlers({ ...world, pools }), silentLogger);
+}
+
+/** Versions as an API server checks them. */
+function memoryClaims(): ClaimStore & { readonly writes: () => number } {
+  let stored: readonly Claim[] = [];
+  let version = 0;
+  return {
+    writes: () => version,
+    read: async () => ({ claims: stored, version: version === 0 ? undefined : String(version) }),
+    write: async (claims, base) => {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (base !== (version === 0 ? undefined : String(version))) {
+        throw new SluiceError({ code: 'kube_conflict', operation: 'replace', object: 'claims', what: 'changed' });
+      }
+      stored = claims;
+      version++;
     },
-    silentLogger,
-  );
+  };
 }
 
 type Server = ReturnType<typeof server>;
@@ -98,16 +128,7 @@ describe('pool admission', () => {
   });
 
   it('refuses the printed subnet when told to be strict', async () => {
-    const to = createWebhookServer(
-      {
-        mutatePool: (request) => mutatePool(request, { strictSubnet: true }),
-        validatePool: (request) =>
-          new PoolValidator({ listPools: async () => [], clock: systemClock }).validate(request),
-        mutateMultusConfig,
-        validateMultusConfig: mutateMultusConfig,
-      },
-      silentLogger,
-    );
+    const to = server([], { options: { strictSubnet: true } });
     const { verdict } = await admitPool(to, walkthroughPool);
     assert.match(
       verdict.status?.message ?? '',
@@ -255,6 +276,50 @@ describe('pool admission', () => {
     assert.equal(verdicts.filter(({ verdict }) => verdict.allowed).length, 1);
   });
 
+  it('admits one of 100 when three controllers judge them', async () => {
+    const claims = memoryClaims();
+    const replicas = [1, 2, 3].map(() => server([], { claims }));
+    const verdicts = await Promise.all(
+      Array.from({ length: 100 }, (_, n) => admitPool(replicas[n % 3] ?? assert.fail(), poolWith(base, `p${n}`))),
+    );
+    assert.equal(verdicts.filter(({ verdict }) => verdict.allowed).length, 1);
+    assert.equal(claims.writes(), 1);
+  });
+
+  it('admits all of 60 that share nothing, judged by three controllers', async () => {
+    const claims = memoryClaims();
+    const replicas = [1, 2, 3].map(() => server([], { claims }));
+    const own = (n: number): object => poolWith({ subnet: '10.0.0.0/16', ips: [`10.0.1.${n}`] }, `p${n}`);
+    const verdicts = await Promise.all(
+      Array.from({ length: 60 }, (_, n) => admitPool(replicas[n % 3] ?? assert.fail(), own(n))),
+    );
+    assert.ok(verdicts.every(({ verdict }) => verdict.allowed));
+  });
+
+  it('keeps the claim of an earlier spec of the same name', async () => {
+    const to = server();
+    assert.equal((await admitPool(to, poolWith({ ...base, ips: ['10.0.0.1'] }, 'a'))).verdict.allowed, true);
+    assert.equal((await admitPool(to, poolWith({ ...base, ips: ['10.0.0.2'] }, 'a'))).verdict.allowed, true);
+    // Which of the two the API server stores is not known here.
+    assert.equal((await admitPool(to, poolWith({ ...base, ips: ['10.0.0.1'] }, 'b'))).verdict.allowed, false);
+    assert.equal((await admitPool(to, poolWith({ ...base, ips: ['10.0.0.2'] }, 'b'))).verdict.allowed, false);
+  });
+
+  it('refuses a family that is switched off', async () => {
+    const to = server([], { options: { disabledFamilies: [6] } });
+    const { verdict } = await admitPool(to, poolWith({ subnet: 'fd00::/64' }));
+    assert.match(verdict.status?.message ?? '', /spec\.ipVersion: Forbidden: IPv6 is disabled/);
+  });
+
+  it('refuses to delete a pool in use only when told to', async () => {
+    const body = { ...review('SpiderIPPool', null, used) } as { request: Record<string, unknown> };
+    const deletion = { ...body, request: { ...body.request, operation: 'DELETE', name: 'p' } };
+    assert.equal((await ask(server([used]), 'validatePool', deletion)).allowed, true);
+    const refusing = server([used], { options: { refuseDeletion: true } });
+    const verdict = await ask(refusing, 'validatePool', deletion);
+    assert.match(verdict.status?.message ?? '', /IPPool p has 1 IP addresses in use and cannot be deleted/);
+  });
+
   it('says AlreadyExists for a name that is taken', async () => {
     const { verdict } = await admitPool(server([used]), poolWith({ subnet: '10.7.0.0/16' }));
     assert.equal(verdict.status?.reason, 'AlreadyExists');
@@ -267,7 +332,7 @@ async function admitConfig(
   annotations: Record<string, string> = {},
   attachment?: NetworkAttachmentDefinition,
 ): Promise<AdmissionResponse> {
-  const to = server([], attachment);
+  const to = server([], { attachment });
   const config = { metadata: { name: 'c', namespace: 'kube-system', uid: 'u', annotations }, spec };
   const mutation = await ask(to, 'mutateMultusConfig', review('SpiderMultusConfig', config));
   return ask(to, 'validateMultusConfig', review('SpiderMultusConfig', patched(config, mutation)));
@@ -399,16 +464,7 @@ describe('webhook server', () => {
 
   it('is trusted by a client that knows the CA, by IP address and by name', async () => {
     const certificate = await createWebhookCertificate(['127.0.0.1', 'localhost'], Date.now());
-    const to = createWebhookServer(
-      {
-        mutatePool: (request) => mutatePool(request),
-        validatePool: (request) => mutatePool(request),
-        mutateMultusConfig,
-        validateMultusConfig: mutateMultusConfig,
-      },
-      silentLogger,
-      certificate,
-    );
+    const to = createWebhookServer(handlers({}), silentLogger, certificate);
     const url = new URL(await to.listen({ host: '127.0.0.1', port: 0 }));
     try {
       const body = JSON.stringify(review('SpiderIPPool', walkthroughPool));

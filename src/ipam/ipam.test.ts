@@ -106,7 +106,10 @@ describe('the book against a set', () => {
     const spec = { subnet: 'fd00::/64', ips: ['fd00::-fd00::ffff:ffff:ffff:ffff'], excludeIPs: ['fd00::-fd00::f'] };
     const book = new PoolBook(pool(spec));
     assert.equal(text(book.allocate({ podUid: 'u', pod: 'd/p', interface: 'eth0' })), 'fd00::10');
-    assert.equal(totalAddressCount({ ...spec }), Number(2n ** 63n - 1n));
+    const count = totalAddressCount({ ...spec });
+    assert.ok(count > 9.2e18);
+    // What is sent: within int64, or a real API server refuses the status.
+    assert.ok(BigInt(JSON.stringify(count)) < 2n ** 63n);
   });
 
   it('lets a successor of the same name take over when nothing is free', () => {

@@ -1,12 +1,12 @@
-import { spiderFinalizer, spiderLabels } from '../api/spider.ts';
+import { spiderApiVersion, spiderFinalizer, spiderLabels } from '../api/spider.ts';
 import type { PoolSpec, SpiderIPPool } from '../api/spiderippool.ts';
-import { formatIpRange, mergeRanges } from '../core/ip-range.ts';
-import { formatPrefix, parsePrefix } from '../core/ip.ts';
-import { parseRanges } from './pool-addresses.ts';
+import type { SpiderSubnet } from '../api/spidersubnet.ts';
+import { defaultAddressSet, type AddressSetDefaultsOptions } from './address-set-defaults.ts';
+import { subnetOfPool } from './subnet-pools.ts';
 
-export interface PoolDefaultsOptions {
-  /** Leave a subnet with host bits as it is; validation then refuses it, as Spiderpool does. */
-  readonly strictSubnet?: boolean;
+export interface PoolDefaultsOptions extends AddressSetDefaultsOptions {
+  /** From the API server; absent when subnets are switched off. */
+  readonly subnets?: readonly SpiderSubnet[] | undefined;
 }
 
 export interface Defaulted<T> {
@@ -17,30 +17,34 @@ export interface Defaulted<T> {
 /** What the mutating webhook makes of a pool. What cannot be understood is left for validation to report. */
 export function defaultPool(pool: SpiderIPPool, options: PoolDefaultsOptions = {}): Defaulted<SpiderIPPool> {
   if (pool.metadata.deletionTimestamp) return { object: pool, warnings: [] };
-  const prefix = parsePrefix(pool.spec.subnet);
-  const spec: PoolSpec = { ...pool.spec };
-  const labels = { ...pool.metadata.labels };
-  const warnings: string[] = [];
-  if (prefix !== undefined) {
-    const canonical = formatPrefix(prefix);
-    if (pool.spec.subnet !== canonical && options.strictSubnet !== true) {
-      spec.subnet = canonical;
-      warnings.push(
-        `spec.subnet: "${pool.spec.subnet}" has host bits set or is not canonical; it is stored as "${canonical}"`,
-      );
-    }
-    spec.ipVersion ??= prefix.address.family;
-    labels[spiderLabels.poolCidr] = canonical.replace(/[.:/]/g, '-');
-  }
-  if (spec.ips !== undefined) spec.ips = mergeTexts(spec.ips);
-  if (spec.excludeIPs !== undefined) spec.excludeIPs = mergeTexts(spec.excludeIPs);
+  const { spec, cidrLabel, warnings } = defaultAddressSet(pool.spec, options);
+  const labels = {
+    ...pool.metadata.labels,
+    ...(cidrLabel === undefined ? {} : { [spiderLabels.poolCidr]: cidrLabel }),
+  };
   const finalizers = [...new Set([...(pool.metadata.finalizers ?? []), spiderFinalizer])];
-  return { object: { ...pool, metadata: { ...pool.metadata, labels, finalizers }, spec }, warnings };
+  const object = { ...pool, metadata: { ...pool.metadata, labels, finalizers }, spec };
+  const owner = subnetOfPool(object, options.subnets ?? []);
+  return { object: owner === undefined ? object : inherit(object, owner), warnings };
 }
 
-/** Several elements become sorted minimal ranges; a single one stays as it was written. */
-function mergeTexts(texts: string[]): string[] {
-  if (texts.length < 2) return texts;
-  const { ranges, malformed } = parseRanges(texts);
-  return malformed.length > 0 ? texts : mergeRanges(ranges).map(formatIpRange);
+/** Gateway and routes come from the subnet where the pool has none; deleting the subnet in the foreground takes the pool. */
+function inherit(pool: SpiderIPPool, subnet: SpiderSubnet): SpiderIPPool {
+  const name = subnet.metadata.name ?? '';
+  const reference = {
+    apiVersion: spiderApiVersion,
+    kind: 'SpiderSubnet',
+    name,
+    uid: subnet.metadata.uid ?? '',
+    controller: true,
+    blockOwnerDeletion: true,
+  };
+  const others = (pool.metadata.ownerReferences ?? []).filter(
+    (owner) => owner.kind !== 'SpiderSubnet' && owner.controller !== true,
+  );
+  const spec: PoolSpec = { ...pool.spec };
+  if (spec.gateway === undefined && subnet.spec.gateway !== undefined) spec.gateway = subnet.spec.gateway;
+  if (spec.routes === undefined && subnet.spec.routes !== undefined) spec.routes = [...subnet.spec.routes];
+  const labels = { ...pool.metadata.labels, [spiderLabels.ownerSubnet]: name };
+  return { ...pool, metadata: { ...pool.metadata, labels, ownerReferences: [...others, reference] }, spec };
 }

@@ -1,11 +1,12 @@
 import { invalid, required, notSupported, type FieldError } from '../api/field-error.ts';
 import type { PoolSpec } from '../api/spiderippool.ts';
+import type { AddressSetKind, AddressSetSpec } from './address-set-validation.ts';
 import { formatPrefix, parseIp, parsePrefix, prefixContainsIp, type IpPrefix } from '../core/ip.ts';
 import { isSelectorOperator, selectorOperators, type LabelSelector } from '../core/labels.ts';
 
 /** The rules for a pool's routes and selectors. */
 
-export function validateRoutes(spec: PoolSpec, subnet: IpPrefix): FieldError[] {
+export function validateRoutes(spec: AddressSetSpec, subnet: IpPrefix, kind: AddressSetKind): FieldError[] {
   const errors: FieldError[] = [];
   const seen = new Set<string>();
   for (const [index, route] of (spec.routes ?? []).entries()) {
@@ -15,7 +16,7 @@ export function validateRoutes(spec: PoolSpec, subnet: IpPrefix): FieldError[] {
     if (gateway === undefined) {
       errors.push(invalid(`${field}.gw`, route.gw, 'invalid IP address, write it like 10.6.0.1 or fd00::1'));
     } else if (!prefixContainsIp(subnet, gateway)) {
-      const detail = `not pertains to the 'spec.subnet' ${spec.subnet} of IPPool, use an address of that subnet`;
+      const detail = `not pertains to the 'spec.subnet' ${spec.subnet} of ${kind}, use an address of that subnet`;
       errors.push(invalid(`${field}.gw`, route.gw, detail));
     }
   }

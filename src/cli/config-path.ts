@@ -1,0 +1,2 @@
+/** Where Spiderpool's charts mount its ConfigMap. */
+export const defaultConfigPath = '/tmp/spiderpool/config-map/conf.yml';
