@@ -434,8 +434,19 @@ describe('the agent', () => {
   });
 
   it('exports what it does', async () => {
+    await createPod('web', {}, { 'kubernetes.io/egress-bandwidth': '10M' });
+    assert.equal((await cni('ADD', 'sluice', 'web')).status, 0);
     const text = await (await fetch(`${agent.healthUrl}/metrics`)).text();
     assert.match(text, /sluice_cni_operations_total\{plugin="sluice",command="ADD",code="0"\} \d+/);
+    const place = '{namespace="demo",pod="web",interface="eth0",direction="egress"';
+    for (const sample of [
+      `limit_bits_per_second${place}} 10000000`,
+      `info${place},mechanism="`,
+      `bytes_total${place}} `,
+      `backlog_bytes${place}} 0`,
+    ]) {
+      assert.ok(text.includes(`sluice_bandwidth_${sample}`), sample);
+    }
     assert.match(text, /sluice_informer_synced\{resource="networkpolicies.networking.k8s.io"\} 1/);
   });
 });

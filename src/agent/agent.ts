@@ -11,6 +11,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import type { EnforcementMode } from '../api/agent-api.ts';
+import type { ObjectReference } from '../api/kubernetes.ts';
 import { apiVersionOf, networkPolicies, nodes, pods } from '../api/resources.ts';
 import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import type { PluginTable } from '../cni/invoke.ts';
@@ -186,6 +187,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
   const tools = createAgentTools({
     ...{ nodeName, enforcement, cluster, policy, audited, clock, log },
     kernel: kernel.view,
+    shaping: { read: (place) => kernel.shaper.read(place), shortfalls: kernel.shapingShortfalls },
     endpoints: () => store.list(),
     registry: metrics.registry,
   });
@@ -305,7 +307,7 @@ function policyReconciler(
   });
 }
 
-function bandwidthReconciler({ cluster, store, kernel, events, log }: Common): BandwidthReconciler {
+function bandwidthReconciler({ cluster, store, kernel, events, log, nodeName }: Common): BandwidthReconciler {
   const defaults = new NamespaceBandwidth({
     namespaces: cluster.namespaces,
     record: (note) => events.record(note),
@@ -319,6 +321,11 @@ function bandwidthReconciler({ cluster, store, kernel, events, log }: Common): B
       if (record !== undefined) store.put({ ...record, limits });
     },
     defaultsOf: (namespace) => defaults.of(namespace),
+    onLimited: once(() => {
+      const reason = 'BandwidthShortfall';
+      for (const message of kernel.shapingShortfalls)
+        events.record({ about: aboutNode(nodeName), type: 'Warning', reason, message });
+    }),
     podOf: (record) => {
       const pod = cluster.synced ? cluster.podOf(record.pod) : undefined;
       return pod && { ...record.pod, annotations: pod.metadata?.annotations ?? {} };
@@ -334,12 +341,23 @@ function tellFull(
   endpointId: number | undefined,
 ): void {
   const message = formatErrorChain(error);
-  // The Node's own name is what the kubelet writes as uid too, so that `kubectl describe node` finds it.
-  const about = { apiVersion: 'v1', kind: nodes.kind, name: nodeName, uid: nodeName };
-  events.record({ about, type: 'Warning', reason: 'MapFull', message });
+  events.record({ about: aboutNode(nodeName), type: 'Warning', reason: 'MapFull', message });
   const record = store.list().find((candidate) => candidate.endpointId === endpointId);
   if (record === undefined) return;
   warnPod(events, record.pod, 'MapFull', `what policy isolates of this pod is closed: ${message}`);
+}
+
+function once(act: () => void): () => void {
+  let done = false;
+  return () => {
+    if (!done) act();
+    done = true;
+  };
+}
+
+/** The Node's own name is what the kubelet writes as uid too, so that `kubectl describe node` finds it. */
+function aboutNode(name: string): ObjectReference {
+  return { apiVersion: 'v1', kind: nodes.kind, name, uid: name };
 }
 
 function warnPod(events: EventRecorder, pod: PodRef, reason: string, message: string): void {

@@ -14,6 +14,7 @@ import {
   type BandwidthRates,
   type NamespaceDefaults,
 } from './bandwidth-sources.ts';
+import type { AppliedBandwidth } from '../datapath/shaper.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
 import { agentLimits } from './limits.ts';
 
@@ -23,7 +24,7 @@ export interface PodFacts extends AnnotatedPod {
 
 export interface Shaper {
   apply(target: ShapedInterface, rates: BandwidthRates): void;
-  read(target: ShapedInterface): BandwidthRates;
+  read(target: ShapedInterface): AppliedBandwidth;
 }
 
 export interface ShapedInterface {
@@ -39,6 +40,8 @@ export interface BandwidthReconcilerDeps {
   /** As the informer knows it; undefined before it is synced or after the pod was deleted. */
   readonly podOf: (record: EndpointRecord) => PodFacts | undefined;
   readonly defaultsOf: (namespace: string) => NamespaceDefaults;
+  /** An endpoint was limited, whoever's it is. */
+  readonly onLimited: () => void;
   readonly warnPod: (pod: PodFacts, reason: string, message: string) => void;
   readonly log: Logger;
 }
@@ -143,6 +146,7 @@ export class BandwidthReconciler {
 
   #shape(record: EndpointRecord, limits: BandwidthLimits): void {
     this.#deps.shaper.apply(targetOf(record), ratesOf(limits));
+    if (isLimited({ limits })) this.#deps.onLimited();
   }
 
   #complain(record: EndpointRecord, pod: PodFacts, error: unknown): void {
@@ -159,8 +163,8 @@ function targetOf(record: EndpointRecord): ShapedInterface {
   return { netns: record.netns, interfaceName: record.ifName };
 }
 
-function isLimited(record: EndpointRecord): record is EndpointRecord & { readonly limits: BandwidthLimits } {
-  return record.limits?.ingress !== undefined || record.limits?.egress !== undefined;
+function isLimited({ limits }: Pick<EndpointRecord, 'limits'>): boolean {
+  return limits?.ingress !== undefined || limits?.egress !== undefined;
 }
 
 function sameLimits(a: BandwidthLimits, b: BandwidthLimits): boolean {

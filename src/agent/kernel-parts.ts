@@ -7,6 +7,7 @@ import type { Logger } from '../core/log.ts';
 import { Datapath } from '../datapath/datapath.ts';
 import type { MapLimits } from '../datapath/maps.ts';
 import { applyBandwidth, MIN_RATE_BPS, readBandwidth } from '../datapath/shaper.ts';
+import { probeShapers } from '../datapath/shaper-support.ts';
 import { ensureBpffs, isOnBpffs } from '../kernel/mount.ts';
 import type { IdentityId } from '../policy/identity.ts';
 import type { KernelView } from './api/sources.ts';
@@ -22,6 +23,8 @@ export interface KernelParts extends Disposable {
   readonly hooks: EndpointHooks;
   readonly policyMaps: PolicyMaps;
   readonly shaper: Shaper;
+  /** Sentences: what bandwidth limits cannot do on this kernel. */
+  readonly shapingShortfalls: readonly string[];
   /** To look at, for the agent's API. */
   readonly view: KernelView;
   counters(): readonly DropCounter[];
@@ -53,6 +56,7 @@ export function openKernelParts({ bpffsDir, mapSizes, endpointObjectPath, log }:
     hooks: hooksOf(datapath, bpffsDir, preparation),
     policyMaps: policyMapsOf(datapath),
     shaper: { apply: applyRates, read: readBandwidth },
+    shapingShortfalls: probeShortfalls(log),
     view: viewOf(datapath),
     counters: () => datapath.counters(),
     [Symbol.dispose]: () => {
@@ -121,6 +125,13 @@ function viewOf(datapath: Datapath): KernelView {
 
 function ipcacheOf(datapath: Datapath): Map<string, number> {
   return new Map(datapath.ipcache().map(([prefix, identity]) => [formatPrefix(prefix), identity]));
+}
+
+function probeShortfalls(log: Logger): readonly string[] {
+  const { egress, ingress, shortfalls } = probeShapers();
+  log.info({ egress: egress[0] ?? 'none', ingress: ingress[0] ?? 'none' }, 'bandwidth is shaped with');
+  for (const sentence of shortfalls) log.warn({}, sentence);
+  return shortfalls;
 }
 
 /** Kubernetes lets 1 kbit/s pass; what the kernel's shapers cannot hold is told as the pod's fault, not as ours. */

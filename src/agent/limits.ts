@@ -54,6 +54,8 @@ export const agentLimits = {
   addressBookMs: 2_000,
   /** Connections that a preview looks at. */
   previewConnections: 65_536,
+  /** Longest time that rates are measured for one request. */
+  bandwidthSampleMs: 60_000,
   /** Bytes of a request to the agent's API: some hundred policies. */
   apiRequestBytes: 4 << 20,
 } as const;

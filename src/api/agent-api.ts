@@ -118,6 +118,8 @@ export interface EndpointDetail extends EndpointSummary {
   readonly createdAt: string;
   readonly counters: readonly PacketCounter[];
   readonly rules: readonly RuleCounter[];
+  /** Of this interface; empty: not limited. */
+  readonly bandwidth: readonly BandwidthInfo[];
 }
 
 /** What an entry lets through, as the kernel holds it. */
@@ -314,6 +316,38 @@ export interface DropsLine {
   readonly event?: FlowEvent;
   /** Events that this reader was too slow for, since the last line that said so. */
   readonly skipped?: number;
+}
+
+/** One limited direction of a pod's interface. */
+export interface BandwidthInfo {
+  readonly node: string;
+  readonly pod: ObjectName;
+  readonly interface: string;
+  readonly direction: PolicyDirection;
+  readonly limitBps: number;
+  readonly source: BandwidthSource;
+  /** The qdiscs that make the limit; absent while the kernel does not have it, until the agent has put it back. */
+  readonly mechanism?: string;
+  /** Of frames, since the limit was made. */
+  readonly statistics?: {
+    readonly bytes: number;
+    readonly packets: number;
+    readonly drops: number;
+    readonly backlogBytes: number;
+    readonly backlogPackets: number;
+  };
+  /** Over the sample; absent without one, or when the limit is younger. */
+  readonly rateBps?: number;
+}
+
+/** GET /v1/bandwidth?pod=&sample= */
+export interface BandwidthAnswer {
+  readonly node: string;
+  /** What limits of this node cannot do, because of its kernel: a sentence each. */
+  readonly shortfalls: readonly string[];
+  readonly limits: readonly BandwidthInfo[];
+  /** Interfaces without any limit. */
+  readonly unlimited: number;
 }
 
 /** GET /v1/counters */

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { formatErrorChain } from '../core/error.ts';
 import { registerAgentCommand } from './agent.ts';
+import { registerBandwidthCommands } from './bandwidth.ts';
 import { registerControllerCommand } from './controller.ts';
 import { registerDemoCommand } from './demo.ts';
 import { registerDropsCommand } from './drops.ts';
@@ -22,6 +23,7 @@ registerControllerCommand(program);
 registerEndpointCommands(program);
 registerPolicyCommands(program);
 registerDropsCommand(program);
+registerBandwidthCommands(program);
 registerIpamCommands(program);
 registerLabCommands(program);
 registerDemoCommand(program);

@@ -10,6 +10,7 @@ import type {
   PolicyDirection,
 } from '../api/agent-api.ts';
 import { ruleText } from '../policy/describe.ts';
+import { bandwidthLine } from './render-bandwidth.ts';
 
 /** Columns as wide as their widest cell, two spaces apart. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -63,6 +64,7 @@ export function renderEndpoint(one: EndpointDetail): string {
     ['Ingress, egress', `${isolation(one, 'ingress')}, ${isolation(one, 'egress')}`],
     ['Policy enforcement', one.policyEnforcement],
     ['Policies', one.policies.join(', ') || 'none selects it'],
+    ['Bandwidth', bandwidthLine(one.bandwidth)],
     ['Since', one.createdAt],
   ];
   const width = Math.max(...facts.map(([name = '']) => name.length));

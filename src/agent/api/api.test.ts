@@ -15,6 +15,7 @@ import type {
 import type { NetworkPolicy, Pod } from '../../api/kubernetes.ts';
 import { parseIp } from '../../core/ip.ts';
 import { ManualClock } from '../../core/manual-clock.ts';
+import type { LimitState } from '../../datapath/shaper.ts';
 import type { DatapathEvent } from '../../datapath/events.ts';
 import type { EndpointPolicy } from '../../policy/compile.ts';
 import { compileEndpointPolicy, endpointOfPod } from '../../policy/compile.ts';
@@ -58,6 +59,10 @@ const record = {
   },
   pod: { namespace: 'demo', name: 'web', uid: 'web-uid' },
   ...{ ips: ['10.0.0.1'], interfaces: ['eth0'], runtimeBandwidth: {}, createdAt: '2026-01-01T00:00:00Z' },
+  limits: {
+    egress: { bps: 1_000_000, source: 'pod-annotation' as const },
+    ingress: { bps: 2_000_000, source: 'namespace-annotation' as const },
+  },
 };
 
 /** An agent with one endpoint, whose kernel holds what the compiler says. */
@@ -121,7 +126,21 @@ function agent() {
         interfaces: [{ name: 'eth0', addresses: ['10.0.0.1'] }],
       })),
     );
-  const app = buildAgentApi({ ...common, cluster, kernel, endpoints, namespaces, parties, rules, drops });
+  const limit = { rateBps: 1_000_000, mechanism: 'cake' as const, statistics: qdiscStatistics(0n) };
+  const kernelLimits: { egress: LimitState | undefined; ingress: LimitState | undefined } = {
+    egress: limit,
+    ingress: undefined,
+  };
+  const bandwidth = {
+    shortfalls: ['no ifb'],
+    read: () => ({ ...kernelLimits }),
+    monotonicMs: () => clock.monotonicMs(),
+    sleep: (ms: number) => {
+      kernelLimits.egress = { ...limit, statistics: qdiscStatistics(BigInt(ms) * 100n) };
+      return clock.advance(ms);
+    },
+  };
+  const app = buildAgentApi({ ...common, cluster, kernel, endpoints, namespaces, parties, rules, drops, bandwidth });
   const get = async <T>(url: string, status = 200): Promise<T> => {
     const response = await app.inject({ method: 'GET', url });
     assert.equal(response.statusCode, status, response.body);
@@ -142,6 +161,10 @@ function agent() {
   };
 }
 
+function qdiscStatistics(sentBytes: bigint): LimitState['statistics'] {
+  return { sentBytes, sentPackets: 3n, drops: 4, overlimits: 0, backlogBytes: 5, backlogPackets: 1 };
+}
+
 function event(change: Partial<DatapathEvent> = {}): DatapathEvent {
   return {
     ...{
@@ -160,6 +183,27 @@ function event(change: Partial<DatapathEvent> = {}): DatapathEvent {
 }
 
 describe('the agent’s API', () => {
+  it('shows limits with source, mechanism and statistics, the rate over a sample, and what the kernel lost', async () => {
+    const { get } = agent();
+    const statistics = { packets: 3, drops: 4, backlogBytes: 5, backlogPackets: 1 };
+    const place = { node: 'node1', pod: { namespace: 'demo', name: 'web' }, interface: 'eth0' };
+    const egress = { ...place, direction: 'egress', limitBps: 1_000_000, source: 'pod-annotation', mechanism: 'cake' };
+    const ingress = { ...place, direction: 'ingress', limitBps: 2_000_000, source: 'namespace-annotation' };
+    const answer = { node: 'node1', shortfalls: ['no ifb'], unlimited: 0 };
+    assert.deepEqual(await get('/v1/bandwidth'), {
+      ...answer,
+      limits: [{ ...egress, statistics: { bytes: 0, ...statistics } }, ingress],
+    });
+    assert.deepEqual(await get('/v1/bandwidth?sample=2000&pod=demo/web'), {
+      ...answer,
+      limits: [{ ...egress, statistics: { bytes: 200_000, ...statistics }, rateBps: 800_000 }, ingress],
+    });
+    const [detail] = await get<{ bandwidth: unknown[] }[]>('/v1/endpoints/demo/web');
+    assert.equal(detail?.bandwidth.length, 2);
+    assert.equal((await get<ApiError>('/v1/bandwidth?sample=60001', 400)).code, 'invalid_argument');
+    assert.equal((await get<ApiError>('/v1/bandwidth?pod=demo/nope', 404)).code, 'not_found');
+  });
+
   it('lists endpoints, and shows one with counters by rule name', async () => {
     const { get } = agent();
     const [summary] = await get<Record<string, unknown>[]>('/v1/endpoints');

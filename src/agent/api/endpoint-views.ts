@@ -17,7 +17,9 @@ import { formatDiagnostic } from '../../policy/diagnostics.ts';
 import type { PolicyNode, RuleNode } from '../../policy/node.ts';
 import { PortSet } from '../../policy/port-set.ts';
 import { reservedIdentity } from '../../datapath/abi.ts';
+import { bandwidthUsage } from '../bandwidth-usage.ts';
 import type { EndpointRecord } from '../endpoint-store.ts';
+import { bandwidthInfos } from './bandwidth-views.ts';
 import type { AgentApiSources } from './sources.ts';
 
 /** Sorted by namespace and name. */
@@ -40,6 +42,7 @@ export function endpointDetails(sources: AgentApiSources, namespace: string, nam
     createdAt: record.createdAt,
     counters: packets.get(record.endpointId) ?? [],
     rules: rules.get(record.endpointId) ?? [],
+    bandwidth: bandwidthInfos(sources.nodeName, bandwidthUsage([record], sources.bandwidth)),
   }));
 }
 

@@ -6,6 +6,7 @@ import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { z } from 'zod';
 import type {
   ApiError,
+  BandwidthAnswer,
   CountersAnswer,
   DropsAnswer,
   EndpointDetail,
@@ -23,10 +24,12 @@ import {
   endpointPolicies,
   endpointSummaries,
   packetCounters,
+  recordsOf,
   ruleCounters,
 } from './endpoint-views.ts';
 import { explainView, previewView } from './flow-views.ts';
 import { FollowStream } from './follow-stream.ts';
+import { bandwidthAnswer } from './bandwidth-views.ts';
 import type { AgentApiSources } from './sources.ts';
 
 /** Built without a listener, so that tests can inject requests. */
@@ -40,6 +43,7 @@ export function buildAgentApi(sources: AgentApiSources): FastifyInstance {
   app.get('/v1/addresses', () => addressesView(sources));
   app.get('/v1/counters', (): CountersAnswer => counters(sources));
   endpointRoutes(app, sources);
+  bandwidthRoutes(app, sources);
   policyRoutes(app, sources);
   dropRoutes(app, sources);
   return app;
@@ -56,6 +60,24 @@ function endpointRoutes(app: FastifyInstance, sources: AgentApiSources): void {
   app.get('/v1/endpoints/:namespace/:pod/policy', ({ params }): EndpointPolicyInfo[] => {
     const { namespace, pod } = podPath.parse(params);
     return nonEmpty(sources, endpointPolicies(sources, namespace, pod), `${namespace}/${pod}`);
+  });
+}
+
+const bandwidthQuery = z.strictObject({
+  pod: z
+    .string()
+    .regex(/^[^/]+\/[^/]+$/, 'write NAMESPACE/POD')
+    .optional(),
+  sample: z.coerce.number().int().min(0).max(agentLimits.bandwidthSampleMs).default(0),
+});
+
+function bandwidthRoutes(app: FastifyInstance, sources: AgentApiSources): void {
+  app.get('/v1/bandwidth', ({ query }): Promise<BandwidthAnswer> => {
+    const { pod, sample } = bandwidthQuery.parse(query);
+    const [namespace = '', name = ''] = pod?.split('/') ?? [];
+    const records = () => (pod === undefined ? sources.endpoints() : recordsOf(sources, namespace, name));
+    if (pod !== undefined) nonEmpty(sources, records(), pod);
+    return bandwidthAnswer({ nodeName: sources.nodeName, view: sources.bandwidth, records, sampleMs: sample });
   });
 }
 

@@ -6,6 +6,7 @@ import type { Datapath } from '../../datapath/datapath.ts';
 import type { PolicyIndex } from '../../policy/policy-index.ts';
 import type { EndpointRecord } from '../endpoint-store.ts';
 import type { NodeNamespace } from '../pod-netns.ts';
+import type { BandwidthView } from './bandwidth-views.ts';
 import type { DropLog, DropSource } from './drop-log.ts';
 import type { Parties } from './parties.ts';
 import type { RuleNames } from './rule-names.ts';
@@ -35,6 +36,7 @@ export interface AgentApiSources {
   readonly cluster: ClusterSource;
   readonly kernel: KernelView;
   readonly endpoints: () => readonly EndpointRecord[];
+  readonly bandwidth: BandwidthView;
   /** The node's network namespaces but its own, those of the given inodes among them. */
   readonly namespaces: (known: ReadonlySet<string>) => Promise<readonly NodeNamespace[]>;
   readonly parties: Parties;

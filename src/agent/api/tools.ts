@@ -10,6 +10,9 @@ import { agentLimits } from '../limits.ts';
 import { PeriodicTask } from '../periodic-task.ts';
 import { nodeNamespaces } from '../pod-netns.ts';
 import { registerPolicyMetrics } from '../policy-metrics.ts';
+import { registerBandwidthMetrics } from '../bandwidth-metrics.ts';
+import { bandwidthUsage } from '../bandwidth-usage.ts';
+import type { BandwidthView } from './bandwidth-views.ts';
 import { DropLog } from './drop-log.ts';
 import { EventNamer } from './event-view.ts';
 import { Parties } from './parties.ts';
@@ -22,6 +25,7 @@ export interface AgentToolsDeps {
   readonly enforcement: EnforcementMode;
   readonly cluster: ClusterSource & { onChange(listener: () => void): void };
   readonly kernel: KernelView;
+  readonly shaping: Pick<BandwidthView, 'read' | 'shortfalls'>;
   readonly endpoints: () => readonly EndpointRecord[];
   readonly policy: { readonly ruleIds: RuleIds; problems(): readonly string[] };
   readonly audited: (namespace: string) => boolean;
@@ -57,12 +61,18 @@ export function createAgentTools(deps: AgentToolsDeps): AgentTools {
     mapUsage: () => kernel.mapUsage(),
     audited: () => kernel.endpoints().filter(({ audit }) => audit).length,
   });
+  const bandwidth: BandwidthView = {
+    ...deps.shaping,
+    monotonicMs: () => clock.monotonicMs(),
+    sleep: (ms) => clock.sleep(ms),
+  };
+  registerBandwidthMetrics(deps.registry, { usage: () => bandwidthUsage(endpoints(), bandwidth) });
   const common = { clock, log };
   const problems = (): readonly string[] => policy.problems();
   return {
     api: buildAgentApi({
       ...{ nodeName, enforcement, cluster, kernel, endpoints, parties, rules, drops, audited, problems },
-      namespaces: nodeNamespaces,
+      ...{ namespaces: nodeNamespaces, bandwidth },
     }),
     tasks: [
       new PeriodicTask({ ...common, name: 'events', intervalMs: agentLimits.eventPollMs, run: () => drops.poll() }),
