@@ -395,6 +395,7 @@ function pluginTable(
     client,
     nodeName,
     pools: cluster.pools,
+    reservedIps: cluster.reservedIps,
     pods: cluster.pods,
     namespaces: cluster.namespaces,
     nodes: cluster.nodes,

@@ -1,6 +1,14 @@
 /** What the agent knows of the cluster: informers, and fresh reads where a lagging copy will not do. */
 import type { KubeObject, Namespace, NetworkPolicy, Node, Pod } from '../api/kubernetes.ts';
-import { namespaces, networkPolicies, nodes, pods, resourceName, spiderIPPools } from '../api/resources.ts';
+import {
+  namespaces,
+  networkPolicies,
+  nodes,
+  pods,
+  resourceName,
+  spiderIPPools,
+  spiderReservedIPs,
+} from '../api/resources.ts';
 import { cniErrorCodes } from '../api/cni.ts';
 import { CniError } from '../cni/error.ts';
 import type { Clock } from '../core/clock.ts';
@@ -34,6 +42,8 @@ export class ClusterView {
   readonly nodes: Informer<Node>;
   readonly policies: Informer<NetworkPolicy>;
   readonly pools: Informer<KubeObject>;
+  /** Not a condition of anything: who reads it asks the API server until it is filled. */
+  readonly reservedIps: Informer<KubeObject>;
   /** The policies, parsed once each. */
   readonly policyIndex = new PolicyIndex();
   /** What addresses mean to policy. */
@@ -51,6 +61,7 @@ export class ClusterView {
     this.nodes = new Informer<Node>({ ...common, gvr: nodes, transform: slimNode });
     this.policies = new Informer<NetworkPolicy>({ ...common, gvr: networkPolicies, transform: slimPolicy });
     this.pools = new Informer<KubeObject>({ ...common, gvr: spiderIPPools });
+    this.reservedIps = new Informer<KubeObject>({ ...common, gvr: spiderReservedIPs });
     this.#connect();
   }
 
@@ -61,7 +72,8 @@ export class ClusterView {
 
   /** Follows the API until the signal is aborted. */
   async start(signal: AbortSignal): Promise<void> {
-    await Promise.all(Object.values(this.#informers()).map((informer) => informer.start(signal)));
+    const informers = [...Object.values(this.#informers()), this.reservedIps];
+    await Promise.all(informers.map((informer) => informer.start(signal)));
   }
 
   /** Whether policies can be computed: every list they depend on has arrived once. */
@@ -216,7 +228,10 @@ class PodSlimmer {
         namespace: this.#shared.text(namespace),
         ...{ name, uid, resourceVersion, creationTimestamp, deletionTimestamp },
         labels: labels && this.#shared.value(labels),
-        ...(isLocal && { annotations: withoutKubectl(metadata.annotations) }),
+        ...(isLocal && {
+          annotations: withoutKubectl(metadata.annotations),
+          ownerReferences: metadata.ownerReferences,
+        }),
       },
       spec: {
         nodeName: spec?.nodeName && this.#shared.text(spec.nodeName),

@@ -1,53 +1,124 @@
 import { z } from 'zod';
 import type { CniRequest, CniResult } from '../api/cni.ts';
 import { spiderAnnotations, spiderErrors } from '../api/spider.ts';
+import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
+import type { PoolRoute } from '../api/spiderippool.ts';
 import { SluiceError } from '../core/error.ts';
 import { parseIp, parsePrefix, prefixContainsIp, type IpFamily } from '../core/ip.ts';
-import { attachmentOf, isPodAlive, type IpamPod } from '../ipam/pod.ts';
+import {
+  interfaceEntry,
+  recordedAddresses,
+  recordedOf,
+  type EndpointOwner,
+  type RecordedAddress,
+} from '../ipam/endpoint-record.ts';
+import { attachmentOf, interfaceIndex, isPodAlive, type IpamPod } from '../ipam/pod.ts';
 import type { AllocationKey } from '../ipam/pool-book.ts';
 import type { PoolUser } from '../ipam/pool-filter.ts';
 import { parseAnnotation, selectPools, type Selection } from '../ipam/pool-selection.ts';
 import { allocateFamily, candidatePools, type PoolAllocation } from './ipam-allocate.ts';
-import { ipamResult, type ExtraRoute } from './ipam-result.ts';
-import { findPod, podError, requirePodReference, type IpamState } from './ipam-state.ts';
+import { autoPoolSelection } from './ipam-auto-pool.ts';
+import type { Ownership } from './ipam-owner.ts';
+import { ipamResult } from './ipam-result.ts';
+import { findPod, podError, requirePodReference, type IpamState, type PodReference } from './ipam-state.ts';
 
-/** ADD: an address per family that the pod asks for, or none at all. */
+/**
+ * ADD: an address per family that the pod asks for, or none at all. A crash between any two steps leaves a record in a
+ * pool that the next ADD of the pod finds by UID and interface, or that garbage collection returns.
+ */
 
 const confSchema = z.looseObject({
-  default_ipv4_ippool: z.array(z.string()).optional(),
-  default_ipv6_ippool: z.array(z.string()).optional(),
-  clean_gateway: z.boolean().optional(),
+  default_ipv4_ippool: z.array(z.string()).nullish(),
+  default_ipv6_ippool: z.array(z.string()).nullish(),
+  clean_gateway: z.boolean().nullish(),
 });
 
 const routesSchema = z.array(z.object({ dst: z.string(), gw: z.string() }));
 
 export async function addAddresses(state: IpamState, request: CniRequest, signal: AbortSignal): Promise<CniResult> {
+  return ipamResult(request, await addInterface(state, request, signal));
+}
+
+/** What an interface got. */
+export interface InterfaceAddresses {
+  readonly allocations: readonly PoolAllocation[];
+  readonly cleanGateway: boolean;
+  /** Of the pod's annotation: those whose gateway this interface reaches. */
+  readonly routes: readonly PoolRoute[];
+}
+
+export async function addInterface(
+  state: IpamState,
+  request: CniRequest,
+  signal: AbortSignal,
+): Promise<InterfaceAddresses> {
   const reference = requirePodReference(request);
   const pod = await findPod(state, reference, signal);
   if (!isPodAlive(pod)) {
     const { namespace, name } = reference;
     throw podError(reference, `dead Pod ${namespace}/${name}, we cannot allocate IP addresees to it`);
   }
-  const key = {
-    podUid: pod.metadata?.uid ?? '',
-    pod: `${reference.namespace}/${reference.name}`,
-    interface: request.ifName,
-  };
+  const podUid = pod.metadata?.uid ?? '';
+  using _ = state.adding(podUid);
+  const ownership = await state.owners.of(pod, signal);
+  const endpoint = await knownEndpoint(state, pod, reference, ownership, signal);
+  const key = { podUid, pod: `${reference.namespace}/${ownership.recordName}`, interface: request.ifName };
   // Remembered first: a DEL of an older sandbox that comes meanwhile must not take the address away.
   state.remember({
     containerId: request.containerId,
     interface: key.interface,
-    podUid: key.podUid,
+    podUid,
     network: request.config.name,
   });
-  const { families, cleanGateway } = await planFamilies(state, request, pod, signal);
+  const context = { request, pod, ownership, endpoint };
+  const { families, cleanGateway } = await planFamilies(state, context, signal);
+  await returnOutdated(state, key, context, families);
   const allocations = await allocateAll(state, key, families, signal);
-  return ipamResult(request, allocations, { cleanGateway, routes: podRoutes(pod, allocations, state) });
+  const routes = podRoutes(pod, allocations, state);
+  const of = endpointOwner(state, reference, podUid, ownership);
+  await state.endpoints.record(of, interfaceEntry(key.interface, allocations, { cleanGateway, routes }), endpoint);
+  return { allocations, cleanGateway, routes };
+}
+
+interface AddContext {
+  readonly request: CniRequest;
+  readonly pod: IpamPod;
+  readonly ownership: Ownership;
+  readonly endpoint: SpiderEndpoint | undefined;
+}
+
+/**
+ * The endpoint, where it may say something: a pod's first interface has none, unless the pod is of a workload whose
+ * addresses stay. A pod that had a sandbox before has its address in its status.
+ */
+async function knownEndpoint(
+  state: IpamState,
+  pod: IpamPod,
+  { namespace }: PodReference,
+  { staticKind, recordName }: Ownership,
+  signal: AbortSignal,
+): Promise<SpiderEndpoint | undefined> {
+  const podUid = pod.metadata?.uid ?? '';
+  const written = state.endpoints.written(podUid);
+  if (written !== undefined) return written;
+  const isFirst = (pod.status?.podIPs ?? []).length === 0 && !state.hasAttachment(podUid);
+  return isFirst && staticKind === undefined ? undefined : state.endpoints.read(namespace, recordName, signal);
+}
+
+function endpointOwner(
+  { deps }: IpamState,
+  { namespace, name }: PodReference,
+  podUid: string,
+  { owner, staticKinds, recordName }: Ownership,
+): EndpointOwner {
+  return { namespace, name: recordName, podName: name, podUid, node: deps.nodeName, owner, staticKinds };
 }
 
 interface FamilyPlan {
   readonly user: PoolUser;
   readonly candidates: Awaited<ReturnType<typeof candidatePools>>;
+  /** The interface's address of the family in the pod's endpoint. */
+  readonly recorded: RecordedAddress | undefined;
 }
 
 interface AddPlan {
@@ -55,42 +126,78 @@ interface AddPlan {
   readonly cleanGateway: boolean;
 }
 
-async function planFamilies(
-  state: IpamState,
-  request: CniRequest,
-  pod: IpamPod,
-  signal: AbortSignal,
-): Promise<AddPlan> {
+async function planFamilies(state: IpamState, context: AddContext, signal: AbortSignal): Promise<AddPlan> {
+  const { request, pod, endpoint } = context;
+  const { deps } = state;
   const conf = readConf(request);
   const namespaceName = pod.metadata?.namespace ?? 'default';
-  const namespace = await state.deps.readNamespace(namespaceName, signal);
-  const selection = selectPools({
-    podAnnotations: pod.metadata?.annotations,
-    namespaceAnnotations: namespace?.annotations,
-    confIpv4: conf.default_ipv4_ippool,
-    confIpv6: conf.default_ipv6_ippool,
-    interface: request.ifName,
-  });
-  const node = await state.deps.readNode(state.deps.nodeName, signal);
+  const namespace = await deps.readNamespace(namespaceName, signal);
+  const { owner } = context.ownership;
+  const ofApplication = await autoPoolSelection(state, pod, owner, request.ifName, signal);
+  const selection =
+    ofApplication ??
+    selectPools({
+      podAnnotations: pod.metadata?.annotations,
+      namespaceAnnotations: namespace?.annotations,
+      confIpv4: conf.default_ipv4_ippool ?? undefined,
+      confIpv6: conf.default_ipv6_ippool ?? undefined,
+      interface: request.ifName,
+      // Interfaces that nobody numbers come after those on record.
+      interfaceIndex: () => interfaceIndex(pod, request.ifName) ?? placeOnRecord(endpoint, request.ifName),
+    });
+  const node = await deps.readNode(deps.nodeName, signal);
+  const recorded = isUsable(context) ? recordedAddresses(endpoint, request.ifName) : [];
   const families: FamilyPlan[] = [];
-  for (const family of [4, 6] as const) {
-    const candidates = await candidatePools(state.deps, state.writer, selection, family, signal);
+  for (const family of deps.families ?? ([4, 6] as const)) {
+    const candidates = await candidatePools(state, selection, { family, interface: request.ifName }, signal);
     const isAsked = selection === undefined ? candidates.length > 0 : asksFor(selection, family);
     const user: PoolUser = {
       family,
       interface: request.ifName,
       podLabels: pod.metadata?.labels ?? {},
+      owner,
       namespace: namespaceName,
       namespaceLabels: namespace?.labels ?? {},
-      node: state.deps.nodeName,
+      node: deps.nodeName,
       nodeLabels: node?.labels ?? {},
       attachment: () => attachmentOf(pod, request.ifName, attachmentDefaults(state)),
-      attachmentNamespace: state.deps.attachmentNamespace,
+      attachmentNamespace: deps.attachmentNamespace,
     };
-    if (isAsked) families.push({ user, candidates });
+    if (isAsked) families.push({ user, candidates, recorded: recordedOf(recorded, family) });
   }
   if (families.length === 0) throw nothingSpecified(pod);
   return { families, cleanGateway: conf.clean_gateway === true || selection?.cleanGateway === true };
+}
+
+/** The record of an earlier pod of the name counts only where addresses stay. */
+function isUsable({ endpoint, pod, ownership }: AddContext): boolean {
+  return ownership.staticKind !== undefined || endpoint?.status?.current.uid === pod.metadata?.uid;
+}
+
+function placeOnRecord(endpoint: SpiderEndpoint | undefined, interfaceName: string): number {
+  const names = (endpoint?.status?.current.ips ?? []).map((entry) => entry.interface);
+  const place = names.indexOf(interfaceName);
+  return place < 0 ? names.length : place;
+}
+
+/**
+ * A static pod whose annotations name other pools than before gives back what it had in the old ones. First, since its
+ * new pool may be the smaller for it; it is no longer in use, the pod before it is gone.
+ */
+async function returnOutdated(
+  state: IpamState,
+  key: AllocationKey,
+  { endpoint, ownership }: AddContext,
+  families: readonly FamilyPlan[],
+): Promise<void> {
+  if (ownership.staticKind === undefined) return;
+  const kept = new Set(
+    families.flatMap(({ candidates, recorded }) =>
+      candidates.some(({ metadata }) => metadata.name === recorded?.pool) ? (recorded?.pool ?? []) : [],
+    ),
+  );
+  const outdated = recordedAddresses(endpoint, key.interface).filter(({ pool }) => !kept.has(pool));
+  await Promise.all(outdated.map(({ pool }) => giveBack(state, pool, key, 'earlier pod')));
 }
 
 function asksFor(selection: Selection, family: IpFamily): boolean {
@@ -121,28 +228,37 @@ async function allocateAll(
   families: readonly FamilyPlan[],
   signal: AbortSignal,
 ): Promise<PoolAllocation[]> {
-  const attempts = families.map((family) => allocateFamily(state.deps, state.writer, { key, ...family }, signal));
+  const attempts = families.map((family) => allocateFamily(state, { key, ...family }, signal));
   const settled = await Promise.allSettled(attempts);
   const allocations = settled.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
   const failure = settled.find((outcome) => outcome.status === 'rejected');
   if (failure === undefined) return allocations;
-  await Promise.all(allocations.filter(({ isNew }) => isNew).map((allocation) => giveBack(state, key, allocation)));
+  const taken = allocations.filter(({ isNew }) => isNew);
+  await Promise.all(taken.map(({ pool }) => giveBack(state, pool.metadata.name ?? '', key, 'this pod')));
   throw failure.reason;
 }
 
-async function giveBack(state: IpamState, key: AllocationKey, { pool }: PoolAllocation): Promise<void> {
-  const poolName = pool.metadata.name ?? '';
+async function giveBack(
+  state: IpamState,
+  poolName: string,
+  key: AllocationKey,
+  from: 'this pod' | 'earlier pod',
+): Promise<void> {
+  const isOurs = (podUid: string): boolean => podUid === key.podUid;
   try {
     await state.writer.run(poolName, (book) =>
-      book.release((record) => record.podUid === key.podUid && record.interface === key.interface),
+      book.release(
+        ({ pod, podUid, interface: name }) =>
+          name === key.interface && (from === 'this pod' ? isOurs(podUid) : pod === key.pod && !isOurs(podUid)),
+      ),
     );
   } catch (error) {
     // The same pod gets the same address when it is tried again; and when it goes, its DEL returns it.
-    state.deps.log.warn({ pool: poolName, pod: key.pod, error }, 'could not give an address back after a failed ADD');
+    state.deps.log.warn({ pool: poolName, pod: key.pod, error }, 'could not give an address back');
   }
 }
 
-function podRoutes(pod: IpamPod, allocations: readonly PoolAllocation[], { deps }: IpamState): ExtraRoute[] {
+function podRoutes(pod: IpamPod, allocations: readonly PoolAllocation[], { deps }: IpamState): PoolRoute[] {
   const routes = parseAnnotation('Pod', spiderAnnotations.routes, pod.metadata?.annotations, routesSchema) ?? [];
   return routes.filter((route) => {
     const gateway = parseIp(route.gw);

@@ -3,12 +3,21 @@ import type { SpiderIPPool } from '../api/spiderippool.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { IpRange } from '../core/ip-range.ts';
 import { parsePrefix, prefixContains, type IpAddress, type IpFamily } from '../core/ip.ts';
+import type { RecordedAddress } from '../ipam/endpoint-record.ts';
 import { intersectRanges, mergedAddresses } from '../ipam/pool-addresses.ts';
-import { isExhausted, maxRecordsPerPool, type AllocationKey, type PoolBook } from '../ipam/pool-book.ts';
+import {
+  isExhausted,
+  maxDocumentBytes,
+  maxRecordsPerPool,
+  type AllocationKey,
+  type Exhaustion,
+  type PoolBook,
+} from '../ipam/pool-book.ts';
 import { filterPools, unfitReason, type PoolUser } from '../ipam/pool-filter.ts';
 import { defaultPoolNames, expandNames, type Selection } from '../ipam/pool-selection.ts';
-import type { IpamDeps } from './ipam-deps.ts';
-import { poolNotFound, type PoolWriter } from './ipam-writer.ts';
+import { reservedRanges } from '../ipam/reserved-ranges.ts';
+import type { IpamState } from './ipam-state.ts';
+import { poolNotFound } from './ipam-writer.ts';
 
 /** One address of one family for one interface. */
 
@@ -23,43 +32,45 @@ export interface AllocationRequest {
   readonly user: PoolUser;
   /** In the order asked for. */
   readonly candidates: readonly SpiderIPPool[];
+  readonly recorded: RecordedAddress | undefined;
 }
 
 /** Pools that the selection names for the family, in order; the cluster default pools when there is no selection. */
 export async function candidatePools(
-  deps: IpamDeps,
-  writer: PoolWriter,
+  { deps, writer }: IpamState,
   selection: Selection | undefined,
-  family: IpFamily,
+  { family, interface: name }: { readonly family: IpFamily; readonly interface: string },
   signal: AbortSignal,
 ): Promise<SpiderIPPool[]> {
   const pools = writer.known();
   if (selection === undefined) {
     const names = defaultPoolNames(pools, family);
-    return names.flatMap((name) => pools.find((pool) => pool.metadata.name === name) ?? []);
+    return names.flatMap((poolName) => pools.find((pool) => pool.metadata.name === poolName) ?? []);
   }
   const asked = (family === 4 ? selection.ipv4 : selection.ipv6) ?? [];
   const { names, duplicates, malformed } = expandNames(asked, family, pools);
-  if (duplicates.length > 0) throw wrongNames(selection, `duplicate IPPool ${duplicates.join(', ')} specified`);
+  if (duplicates.length > 0)
+    throw wrongNames(selection, `duplicate IPPool ${duplicates.join(', ')} specified for NIC ${name}`);
   if (malformed.length > 0) throw wrongNames(selection, `malformed pattern ${malformed.join(', ')}`);
   const found: SpiderIPPool[] = [];
-  for (const name of names) {
+  for (const poolName of names) {
     // A pool made a moment ago may not be in the cache yet.
-    const pool = pools.find((other) => other.metadata.name === name) ?? (await deps.pools.read(name, signal));
-    if (pool === undefined) throw poolNotFound(name);
+    const pool = pools.find((other) => other.metadata.name === poolName) ?? (await deps.pools.read(poolName, signal));
+    if (pool === undefined) throw poolNotFound(poolName);
     found.push(pool);
   }
   return found;
 }
 
-/** Tries the fit pools in order, the one that holds an address of this key already first. */
+/** The address on record; else the fit pools in order, the one that holds an address of this key already first. */
 export async function allocateFamily(
-  deps: IpamDeps,
-  writer: PoolWriter,
+  state: IpamState,
   request: AllocationRequest,
   signal: AbortSignal,
 ): Promise<PoolAllocation> {
   const { key, user, candidates } = request;
+  const onRecord = await claimRecorded(state, request, signal);
+  if (onRecord !== undefined) return onRecord;
   const { pools, reasons } = filterPools(candidates, user);
   const names = candidates.map((pool) => pool.metadata.name ?? '');
   if (pools.length === 0) throw nothingFits(user, names, reasons);
@@ -67,28 +78,61 @@ export async function allocateFamily(
   const failures: unknown[] = [];
   for (const pool of [...holding, ...pools.filter((other) => !holding.includes(other))]) {
     try {
-      return await allocateFrom(writer, pool, request, signal);
+      return await allocateFrom(state, pool, request, signal);
     } catch (error) {
       if (signal.aborted || hasErrorCode(error, 'kube_unreachable')) throw error;
-      deps.log.debug({ pool: pool.metadata.name, error: formatErrorChain(error) }, 'pool gave no address');
+      state.deps.log.debug({ pool: pool.metadata.name, error: formatErrorChain(error) }, 'pool gave no address');
       failures.push(error);
     }
   }
   throw allFailed(user, pools, failures);
 }
 
-function allocateFrom(
-  writer: PoolWriter,
+/**
+ * What the endpoint has on record is the pod's as long as the pool says so too: then also when the pod asks for other
+ * pools by now. What the pool has for an earlier pod of the name goes over to this one if it still asks for the pool.
+ * Undefined: neither, or somebody else has the address, or the pool is gone.
+ */
+async function claimRecorded(
+  { writer }: IpamState,
+  { key, user, candidates, recorded }: AllocationRequest,
+  signal: AbortSignal,
+): Promise<PoolAllocation | undefined> {
+  if (recorded === undefined) return undefined;
+  const { pool: poolName, address } = recorded;
+  const isAsked = candidates.some(({ metadata }) => metadata.name === poolName);
+  try {
+    return await writer.run(
+      poolName,
+      (book, pool) => {
+        const isOwn = book.holder(address)?.podUid === key.podUid;
+        if (!isOwn && (!isAsked || unfitReason(pool, user) !== undefined)) return undefined;
+        const claimed = book.claim(key, address);
+        return claimed && { ...claimed, pool };
+      },
+      signal,
+    );
+  } catch (error) {
+    if (hasErrorCode(error, 'ipam_no_pool')) return undefined;
+    throw error;
+  }
+}
+
+async function allocateFrom(
+  { deps, writer }: IpamState,
   known: SpiderIPPool,
   { key, user }: AllocationRequest,
   signal: AbortSignal,
 ): Promise<PoolAllocation> {
-  const reserved = reservedByOlder(known, writer.known());
+  const reserved = [
+    ...reservedByOlder(known, writer.known()),
+    ...reservedRanges(await deps.reservedIps(signal), user.family),
+  ];
   const operation = (book: PoolBook, pool: SpiderIPPool): PoolAllocation => {
     const reason = unfitReason(pool, user);
     if (reason !== undefined) throw nothingFits(user, [book.poolName], [reason]);
     const result = book.allocate(key, reserved);
-    if (isExhausted(result)) throw exhausted(book.poolName, result.exhausted === 'records');
+    if (isExhausted(result)) throw exhausted(book.poolName, result, deps.maxRecordsPerPool ?? maxRecordsPerPool);
     return { ...result, pool };
   };
   return writer.run(known.metadata.name ?? '', operation, signal);
@@ -123,14 +167,21 @@ function holdsKey(pool: SpiderIPPool, key: AllocationKey): boolean {
   return pool.status?.allocatedIPs?.includes(`"${key.podUid}"`) ?? false;
 }
 
-function exhausted(poolName: string, byRecords: boolean): SluiceError {
-  const threshold = `, threshold of IP records(<=${maxRecordsPerPool}) for IPPool ${poolName} exceeded`;
+function exhausted(poolName: string, { exhausted: by }: Exhaustion, maxRecords: number): SluiceError {
+  const reasons = {
+    addresses: '',
+    records: `, threshold of IP records(<=${maxRecords}) for IPPool ${poolName} exceeded`,
+    bytes: `, status.allocatedIPs of IPPool ${poolName} would be larger than ${maxDocumentBytes} bytes`,
+  };
   return new SluiceError({
     code: 'ipam_exhausted',
     operation: 'allocate an address from',
     object: `SpiderIPPool ${poolName}`,
-    what: `${spiderErrors.exhausted}${byRecords ? threshold : ''}`,
-    remedy: `add addresses to spec.ips of SpiderIPPool ${poolName}, name a further pool, or delete pods that use it`,
+    what: `${spiderErrors.exhausted}${reasons[by]}`,
+    remedy:
+      by === 'addresses'
+        ? `add addresses to spec.ips of SpiderIPPool ${poolName}, name a further pool, or delete pods that use it`
+        : `divide the addresses of ${poolName} among several SpiderIPPools, and name them all`,
   });
 }
 

@@ -1,7 +1,11 @@
+import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type { SpiderReservedIP } from '../api/spiderreservedip.ts';
 import type { Clock } from '../core/clock.ts';
 import type { Logger } from '../core/log.ts';
 import type { Labels } from '../core/labels.ts';
+import type { IpFamily } from '../core/ip.ts';
+import type { OwnerObject, PodOwner, StaticKinds } from '../ipam/pod-owner.ts';
 import type { IpamPod } from '../ipam/pod.ts';
 
 /** What the address plugin needs of its surroundings. src/cni/ipam-kube.ts fills it from informers and the API client. */
@@ -23,6 +27,27 @@ export interface PodSource {
   ofThisNode(): readonly IpamPod[];
 }
 
+/**
+ * SpiderEndpoints, always from the API server: a copy of every pod's would be as large as the pods' own, and what is
+ * read here decides about addresses.
+ */
+export interface EndpointSource {
+  /** Undefined when there is none, or when the cluster has no SpiderEndpoints at all. */
+  read(namespace: string, name: string, signal?: AbortSignal): Promise<SpiderEndpoint | undefined>;
+  /** Rejects with kube_conflict when there is one already; undefined when the cluster has no SpiderEndpoints. */
+  create(endpoint: SpiderEndpoint): Promise<SpiderEndpoint | undefined>;
+  /** Rejects with kube_conflict when metadata.resourceVersion is not the newest, kube_not_found when it is gone. */
+  replace(endpoint: SpiderEndpoint): Promise<SpiderEndpoint>;
+  /** With its finalizer; the object of this UID only. Succeeds when it is gone. */
+  remove(endpoint: SpiderEndpoint): Promise<void>;
+}
+
+/** Told of what happens; never throws. */
+export interface IpamObserver {
+  /** A write of the pool came too late and is done again. */
+  poolConflict(pool: string): void;
+}
+
 /** Labels and annotations are all that counts of namespaces and nodes. */
 export interface LabelledObject {
   readonly labels: Labels;
@@ -41,6 +66,10 @@ export interface KnownAttachment {
 export interface IpamDeps {
   readonly pools: PoolSource;
   readonly pods: PodSource;
+  readonly endpoints: EndpointSource;
+  readonly reservedIps: (signal?: AbortSignal) => Promise<readonly SpiderReservedIP[]>;
+  /** A ReplicaSet, Job, StatefulSet or VirtualMachineInstance, from the API server; undefined when it is gone. */
+  readonly readOwner: (owner: Omit<PodOwner, 'uid'>, signal?: AbortSignal) => Promise<OwnerObject | undefined>;
   readonly readNamespace: (name: string, signal?: AbortSignal) => Promise<LabelledObject | undefined>;
   readonly readNode: (name: string, signal?: AbortSignal) => Promise<LabelledObject | undefined>;
   readonly nodeName: string;
@@ -52,6 +81,17 @@ export interface IpamDeps {
   readonly attachments?: () => Iterable<KnownAttachment>;
   /** Why ADD cannot be served now; undefined when it can. */
   readonly notReady: () => string | undefined;
+  /** Default: both. Pools of the other family count as not named. */
+  readonly families?: readonly IpFamily[] | undefined;
+  /** Whose addresses stay when a pod goes; default: all kinds. */
+  readonly staticKinds?: StaticKinds | undefined;
+  /** Records in one pool; default: maxRecordsPerPool. */
+  readonly maxRecordsPerPool?: number | undefined;
+  /** False: annotations that ask for a pool from a SpiderSubnet are refused. */
+  readonly autoPools?: boolean | undefined;
+  /** How long to wait for such a pool. */
+  readonly autoPoolWaitMs?: number | undefined;
+  readonly observe?: IpamObserver | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   /** 0 ≤ x < 1, for the jitter. */

@@ -1,12 +1,30 @@
 import type { KubeObject, Namespace, Node, Pod } from '../api/kubernetes.ts';
-import { namespaces, nodes, pods, spiderIPPools, type GroupVersionResource } from '../api/resources.ts';
+import {
+  apiVersionOf,
+  jobs,
+  namespaces,
+  nodes,
+  pods,
+  replicaSets,
+  spiderEndpoints,
+  spiderIPPools,
+  spiderReservedIPs,
+  statefulSets,
+  virtualMachineInstances,
+  virtualMachines,
+  type GroupVersionResource,
+} from '../api/resources.ts';
+import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type { SpiderReservedIP } from '../api/spiderreservedip.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { hasErrorCode } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Informer } from '../kube/informer.ts';
-import type { IpamDeps, KnownAttachment, LabelledObject } from './ipam-deps.ts';
+import type { IpFamily } from '../core/ip.ts';
+import type { OwnerObject, StaticKinds } from '../ipam/pod-owner.ts';
+import type { EndpointSource, IpamDeps, IpamObserver, KnownAttachment, LabelledObject } from './ipam-deps.ts';
 
 /** The address plugin's surroundings, from the API client and the agent's informers. */
 
@@ -14,6 +32,7 @@ export interface IpamKubeOptions {
   readonly client: KubeClient;
   readonly nodeName: string;
   readonly pools: Informer<KubeObject>;
+  readonly reservedIps?: Informer<KubeObject> | undefined;
   /** Of the whole cluster, or of this node at least. */
   readonly pods: Informer<Pod>;
   readonly namespaces: Informer<Namespace>;
@@ -24,6 +43,12 @@ export interface IpamKubeOptions {
   /** "namespace/name": the attachment of pods that name none. */
   readonly clusterNetwork?: string | undefined;
   readonly attachments?: (() => Iterable<KnownAttachment>) | undefined;
+  readonly families?: readonly IpFamily[] | undefined;
+  readonly staticKinds?: StaticKinds | undefined;
+  readonly maxRecordsPerPool?: number | undefined;
+  readonly autoPools?: boolean | undefined;
+  readonly autoPoolWaitMs?: number | undefined;
+  readonly observe?: IpamObserver | undefined;
   readonly clock?: Clock | undefined;
   readonly random?: (() => number) | undefined;
 }
@@ -46,6 +71,14 @@ export function createKubeIpamDeps(options: IpamKubeOptions): IpamDeps {
       read: (namespace, name, signal) => find<Pod>(client, pods, namespace, name, signal),
       ofThisNode: () => podCopies.list().filter((pod) => pod.spec?.nodeName === nodeName),
     },
+    endpoints: endpointSource(client),
+    reservedIps: (signal) => reservedIps(client, options.reservedIps, signal),
+    readOwner: async ({ apiVersion, kind, namespace, name }, signal) => {
+      const gvr = ownerResources.find((each) => each.kind === kind && apiVersionOf(each) === apiVersion);
+      return gvr && (await find<KubeObject & OwnerObject>(client, gvr, namespace, name, signal));
+    },
+    ...{ families: options.families, staticKinds: options.staticKinds, maxRecordsPerPool: options.maxRecordsPerPool },
+    ...{ autoPools: options.autoPools, autoPoolWaitMs: options.autoPoolWaitMs, observe: options.observe },
     readNamespace: (name, signal) => labelled(options.namespaces, client, namespaces, name, signal),
     readNode: (name, signal) => labelled(options.nodes, client, nodes, name, signal),
     nodeName,
@@ -59,6 +92,64 @@ export function createKubeIpamDeps(options: IpamKubeOptions): IpamDeps {
   };
 }
 
+const ownerResources: readonly GroupVersionResource[] = [
+  replicaSets,
+  jobs,
+  statefulSets,
+  virtualMachineInstances,
+  virtualMachines,
+];
+
+/** A copy whose first list is on its way must not pass for "none are reserved". */
+async function reservedIps(
+  client: KubeClient,
+  copies: Informer<KubeObject> | undefined,
+  signal: AbortSignal | undefined,
+): Promise<SpiderReservedIP[]> {
+  const objects =
+    copies?.hasSynced === true
+      ? copies.list()
+      : (await orMissing(client.listAll<KubeObject>(spiderReservedIPs, {}, { signal })))?.items;
+  return (objects ?? []) as unknown as SpiderReservedIP[];
+}
+
+function endpointSource(client: KubeClient): EndpointSource {
+  const asEndpoint = (object: KubeObject): SpiderEndpoint => object as unknown as SpiderEndpoint;
+  const asKube = (endpoint: SpiderEndpoint): KubeObject => endpoint as unknown as KubeObject;
+  return {
+    read: async (namespace, name, signal) => {
+      const object = await find<KubeObject>(client, spiderEndpoints, namespace, name, signal);
+      return object && asEndpoint(object);
+    },
+    create: async (endpoint) => {
+      const object = await orMissing(client.create(spiderEndpoints, asKube(endpoint)));
+      return object && asEndpoint(object);
+    },
+    replace: async (endpoint) => asEndpoint(await client.replace(spiderEndpoints, asKube(endpoint))),
+    remove: async ({ metadata: { namespace, name = '', uid } }) => {
+      // Deleted first: whoever comes between the two finds a terminating object and finishes it.
+      const ref = { namespace, name };
+      const body = { metadata: { ...(uid === undefined ? {} : { uid }), finalizers: null } };
+      try {
+        await client.delete(spiderEndpoints, ref, uid === undefined ? {} : { preconditions: { uid } });
+        await client.patch(spiderEndpoints, ref, { type: 'merge', body });
+      } catch (error) {
+        // A conflict: another object of that name, which is not to be removed.
+        if (!hasErrorCode(error, 'kube_not_found') && !hasErrorCode(error, 'kube_conflict')) throw error;
+      }
+    },
+  };
+}
+
+async function orMissing<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (hasErrorCode(error, 'kube_not_found')) return undefined;
+    throw error;
+  }
+}
+
 /** An answer from old copies may still be right, but ADD writes through the API server. */
 function notReady({ pools: poolCopies, pods: podCopies }: IpamKubeOptions): string | undefined {
   if (!poolCopies.hasSynced) return 'the list of SpiderIPPools has not arrived yet';
@@ -67,19 +158,14 @@ function notReady({ pools: poolCopies, pods: podCopies }: IpamKubeOptions): stri
   return undefined;
 }
 
-async function find<T extends KubeObject>(
+function find<T extends KubeObject>(
   client: KubeClient,
   gvr: GroupVersionResource,
   namespace: string | undefined,
   name: string,
   signal: AbortSignal | undefined,
 ): Promise<T | undefined> {
-  try {
-    return await client.get<T>(gvr, { namespace, name }, { signal });
-  } catch (error) {
-    if (hasErrorCode(error, 'kube_not_found')) return undefined;
-    throw error;
-  }
+  return orMissing(client.get<T>(gvr, { namespace, name }, { signal }));
 }
 
 async function labelled<T extends KubeObject>(

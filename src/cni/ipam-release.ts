@@ -1,21 +1,67 @@
 import type { CniRequest } from '../api/cni.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import { hasErrorCode } from '../core/error.ts';
-import type { AllocationRecord } from '../ipam/allocated-ips.ts';
-import { isPodAlive } from '../ipam/pod.ts';
+import { decodeAllocatedIps, type AllocationRecord } from '../ipam/allocated-ips.ts';
+import { isPodAlive, type IpamPod } from '../ipam/pod.ts';
 import { isRecordOf, podReference, type IpamState, type PodReference } from './ipam-state.ts';
 
 /**
- * DEL: the addresses of the pod's interface go back to their pools. It succeeds when there is nothing to return,
- * and fails when a pool cannot be written, so that the runtime calls again.
+ * DEL: the addresses of the pod's interface go back to their pools, and the interface out of the pod's SpiderEndpoint. It
+ * succeeds when there is nothing to return, and fails when something cannot be written, so that the runtime calls again.
  */
 export async function releaseAddresses(state: IpamState, request: CniRequest, signal: AbortSignal): Promise<void> {
   const named = podReference(request);
   if (named === undefined) return;
   const pod = await withUid(state, named, signal);
   if (!(await mayRelease(state, request, pod, signal))) return;
-  await releaseRecords(state, (record) => isRecordOf(record, pod, request.ifName), recordHint(pod));
+  const { endpointName, isKept } = await heldBy(state, pod, signal);
+  if (!isKept) {
+    await releaseRecords(state, (record) => isRecordOf(record, pod, request.ifName), recordHint(pod));
+    if (pod.uid !== undefined) await state.endpoints.forget(pod.namespace, endpointName, pod.uid, request.ifName);
+  }
   if (pod.uid !== undefined) state.forget(pod.uid, request.ifName, request.containerId);
+}
+
+interface Holder {
+  readonly endpointName: string;
+  /** The addresses wait for the next pod of the name: a StatefulSet or a virtual machine still wants it. */
+  readonly isKept: boolean;
+}
+
+/** Whose the addresses are; the pod itself may be gone from the API by now. */
+async function heldBy(state: IpamState, pod: PodReference, signal: AbortSignal): Promise<Holder> {
+  const { namespace, name, uid } = pod;
+  const cached = state.deps.pods.cached(namespace, name);
+  const object = cached?.metadata?.uid === uid ? cached : await readSame(state, pod, signal);
+  if (object !== undefined) {
+    const { staticKind, owner, recordName } = await state.owners.of(object, signal);
+    const isKept =
+      staticKind !== undefined && (await state.owners.isWanted(staticKind, { namespace, name }, owner.name));
+    return { endpointName: recordName, isKept };
+  }
+  const endpointName = nameOnRecord(state, pod) ?? name;
+  const written = uid === undefined ? undefined : state.endpoints.written(uid);
+  const { status } = written ?? (await state.endpoints.read(namespace, endpointName, signal)) ?? {};
+  const staticKind = state.owners.staticKindNamed(status?.ownerControllerType);
+  const ownerName = status?.ownerControllerName ?? '';
+  const isKept = staticKind !== undefined && (await state.owners.isWanted(staticKind, { namespace, name }, ownerName));
+  return { endpointName, isKept };
+}
+
+/** A virtual machine's pods are on record by the machine's name. */
+function nameOnRecord(state: IpamState, { namespace, uid }: PodReference): string | undefined {
+  if (uid === undefined) return undefined;
+  for (const pool of state.writer.known().filter((each) => contains(each, JSON.stringify(uid)))) {
+    const records = decodeAllocatedIps(pool.status?.allocatedIPs, pool.metadata.name ?? '').values();
+    const own = [...records].find((record) => record.podUid === uid);
+    if (own?.pod.startsWith(`${namespace}/`) === true) return own.pod.slice(namespace.length + 1);
+  }
+  return undefined;
+}
+
+async function readSame(state: IpamState, pod: PodReference, signal: AbortSignal): Promise<IpamPod | undefined> {
+  const read = await state.deps.pods.read(pod.namespace, pod.name, signal);
+  return read?.metadata?.uid === pod.uid ? read : undefined;
 }
 
 /**

@@ -1,30 +1,29 @@
 import type { CniIp, CniRequest, CniResult, CniRoute } from '../api/cni.ts';
-import { formatIp, parsePrefix } from '../core/ip.ts';
+import { addressText } from '../ipam/endpoint-record.ts';
+import type { InterfaceAddresses } from './ipam-add.ts';
 import type { PoolAllocation } from './ipam-allocate.ts';
 
 /** What the main plugin is told: addresses with the length of their subnet, the default route, the pools' routes. */
 
-export type ExtraRoute = CniRoute;
-
-export function ipamResult(
-  request: CniRequest,
-  allocations: readonly PoolAllocation[],
-  options: { readonly cleanGateway: boolean; readonly routes: readonly ExtraRoute[] },
-): CniResult {
-  const defaults = options.cleanGateway ? [] : allocations.flatMap(defaultRoute);
-  const ofPools = allocations.flatMap(({ pool }) => (pool.spec.routes ?? []).map(({ dst, gw }) => ({ dst, gw })));
+export function ipamResult(request: CniRequest, added: InterfaceAddresses): CniResult {
   return {
     cniVersion: request.config.cniVersion,
     interfaces: [],
-    ips: allocations.map(address),
-    routes: [...defaults, ...ofPools, ...options.routes],
+    ips: added.allocations.map(address),
+    routes: routesOf(added),
     dns: {},
   };
 }
 
+/** The default routes, those of the pools, those of the pod's annotation. */
+export function routesOf({ allocations, cleanGateway, routes }: InterfaceAddresses): CniRoute[] {
+  const defaults = cleanGateway ? [] : allocations.flatMap(defaultRoute);
+  const ofPools = allocations.flatMap(({ pool }) => (pool.spec.routes ?? []).map(({ dst, gw }) => ({ dst, gw })));
+  return [...defaults, ...ofPools, ...routes];
+}
+
 function address({ address: ip, pool }: PoolAllocation): CniIp {
-  const prefixLen = parsePrefix(pool.spec.subnet)?.prefixLen ?? (ip.family === 4 ? 32 : 128);
-  const text = `${formatIp(ip)}/${prefixLen}`;
+  const text = addressText(ip, pool);
   return pool.spec.gateway ? { address: text, gateway: pool.spec.gateway } : { address: text };
 }
 

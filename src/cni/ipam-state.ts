@@ -4,17 +4,45 @@ import type { AllocationRecord } from '../ipam/allocated-ips.ts';
 import type { IpamPod } from '../ipam/pod.ts';
 import { CniError } from './error.ts';
 import type { IpamDeps, KnownAttachment } from './ipam-deps.ts';
+import { EndpointBook } from './ipam-endpoint.ts';
+import { OwnerResolver } from './ipam-owner.ts';
 import { PoolWriter } from './ipam-writer.ts';
 
-/** The plugin's surroundings, its one writer of pools, and which container each attachment belongs to. */
+/** The plugin's surroundings, its writers, and which container each attachment belongs to. */
 export class IpamState {
   readonly deps: IpamDeps;
   readonly writer: PoolWriter;
+  readonly endpoints: EndpointBook;
+  readonly owners: OwnerResolver;
   readonly #attachments = new Map<string, KnownAttachment>();
+  /** Pod UID → ADDs under way. */
+  readonly #adding = new Map<string, number>();
 
   constructor(deps: IpamDeps) {
     this.deps = deps;
     this.writer = new PoolWriter(deps);
+    this.endpoints = new EndpointBook(deps.endpoints);
+    this.owners = new OwnerResolver(deps);
+  }
+
+  /** Marks an ADD of the pod as under way until it is disposed of. */
+  adding(podUid: string): Disposable {
+    this.#adding.set(podUid, (this.#adding.get(podUid) ?? 0) + 1);
+    return {
+      [Symbol.dispose]: () => {
+        const left = (this.#adding.get(podUid) ?? 1) - 1;
+        if (left === 0) this.#adding.delete(podUid);
+        else this.#adding.set(podUid, left);
+      },
+    };
+  }
+
+  isAdding(podUid: string): boolean {
+    return this.#adding.has(podUid);
+  }
+
+  hasAttachment(podUid: string): boolean {
+    return [...this.attachments().values()].some((attachment) => attachment.podUid === podUid);
   }
 
   remember(attachment: KnownAttachment): void {

@@ -5,14 +5,14 @@ import { PoolBook } from '../ipam/pool-book.ts';
 import type { IpamDeps } from './ipam-deps.ts';
 
 /**
- * All writes of this node to pools. One write per pool is under way at a time, in the order of arrival, so an agent
- * never conflicts with itself; what arrives meanwhile goes into the next write together. Other agents' writes show
- * as conflicts: the pool is read anew and every operation of the batch is done again on what it says now.
+ * All writes of this node to pools. One write per pool is under way at a time, so an agent never conflicts with itself;
+ * what arrives while it waits goes into its next attempt too. Other agents' writes show as conflicts: after a pause the
+ * pool is taken anew, from the watch where that is ahead already, and every operation of the batch is done again on what
+ * it says now. Why batches and pauses, and not turns: docs/decisions/0006-many-agents-one-pool.md.
  */
 
-/** Below the 10 s after which the CNI executable gives up, so that its reader gets our error and not that one. */
-const retryLimitMs = 8000;
-const retryLimit = 200;
+/** A request is given up after this; the CNI executable waits 90 s, Spiderpool's own 100 s. */
+const retryLimitMs = 30_000;
 const maxBatch = 256;
 const firstBackoffMs = 5;
 const maxBackoffMs = 250;
@@ -23,19 +23,27 @@ export type PoolOperation<T> = (book: PoolBook, pool: SpiderIPPool) => T;
 interface Waiting {
   readonly operation: PoolOperation<unknown>;
   readonly signal: AbortSignal | undefined;
+  readonly sinceMs: number;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
 
 type Outcome = { readonly value: unknown } | { readonly error: unknown };
 
-type WriterDeps = Pick<IpamDeps, 'pools' | 'clock' | 'log' | 'random'>;
+/** The book of the pool at this version, with nothing in it that is not stored. */
+interface OpenBook {
+  readonly resourceVersion: string | undefined;
+  readonly book: PoolBook;
+}
+
+export type WriterDeps = Pick<IpamDeps, 'pools' | 'clock' | 'log' | 'random' | 'maxRecordsPerPool' | 'observe'>;
 
 export class PoolWriter {
   readonly #deps: WriterDeps;
   readonly #queues = new Map<string, Waiting[]>();
   /** What our own last write answered: often newer than the cache. */
   readonly #written = new Map<string, SpiderIPPool>();
+  readonly #open = new Map<string, OpenBook>();
 
   constructor(deps: WriterDeps) {
     this.#deps = deps;
@@ -44,7 +52,7 @@ export class PoolWriter {
   /** Rejects with what the operation throws, or when the pool cannot be written. */
   run<T>(poolName: string, operation: PoolOperation<T>, signal?: AbortSignal): Promise<T> {
     return new Promise<unknown>((resolve, reject) => {
-      const waiting = { operation, signal, resolve, reject };
+      const waiting = { operation, signal, sinceMs: this.#deps.clock.monotonicMs(), resolve, reject };
       const queue = this.#queues.get(poolName);
       if (queue !== undefined) {
         queue.push(waiting);
@@ -64,43 +72,66 @@ export class PoolWriter {
     const queue = this.#queues.get(poolName) ?? [];
     // Yields once, so that requests of the same moment share the first write as well.
     await Promise.resolve();
-    while (queue.length > 0) {
-      const batch = queue.splice(0, maxBatch).filter(isWanted);
+    let batch: Waiting[] = [];
+    let lost: Lost | undefined;
+    for (;;) {
+      batch = [...batch, ...queue.splice(0, maxBatch - batch.length)].filter(isWanted);
+      if (batch.length === 0) break;
       try {
-        if (batch.length > 0) settle(batch, await this.#commit(poolName, batch));
+        const outcomes = await this.#attempt(poolName, batch, lost);
+        if (isLost(outcomes)) {
+          lost = { ...outcomes, times: (lost?.times ?? 0) + 1 };
+          this.#deps.observe?.poolConflict(poolName);
+          batch = batch.filter((waiting) => this.#isInTime(waiting, poolName, lost));
+          await this.#deps.clock.sleep(backoffMs(lost.times, this.#deps.random));
+          continue;
+        }
+        settle(batch, outcomes);
       } catch (error) {
         for (const waiting of batch) waiting.reject(error);
       }
+      [batch, lost] = [[], undefined];
     }
     this.#queues.delete(poolName);
   }
 
-  async #commit(poolName: string, batch: readonly Waiting[]): Promise<Outcome[]> {
-    const startMs = this.#deps.clock.monotonicMs();
-    let stale = this.#newest(poolName);
-    for (let attempt = 1; ; attempt++) {
+  /** One write for all; none when the book is the same afterwards. */
+  async #attempt(poolName: string, batch: readonly Waiting[], lost: Lost | undefined): Promise<Outcome[] | Lost> {
+    const known = this.#newest(poolName);
+    let stale = known !== undefined && isAhead(known, lost) ? known : undefined;
+    for (;;) {
       const pool = stale ?? (await this.#read(poolName));
-      const book = new PoolBook(pool);
+      const book = this.#book(pool);
       const outcomes = batch.map((waiting) => attemptOperation(waiting.operation, book, pool));
       // "Full" and "disabled" are said only of the pool as the API server has it.
-      if (stale !== undefined && outcomes.some((outcome) => 'error' in outcome)) {
-        stale = undefined;
-        continue;
+      if (stale === undefined || !outcomes.some((outcome) => 'error' in outcome)) {
+        if (!book.changed || (await this.#write(pool, book))) return outcomes;
+        return { resourceVersion: pool.metadata.resourceVersion, times: 0 };
       }
-      if (!book.changed || (await this.#write(pool, book))) return outcomes;
+      this.#open.delete(poolName);
       stale = undefined;
-      const elapsedMs = this.#deps.clock.monotonicMs() - startMs;
-      if (attempt >= retryLimit || elapsedMs >= retryLimitMs) throw retriesExhausted(poolName, attempt);
-      await this.#deps.clock.sleep(this.#backoffMs(attempt));
     }
+  }
+
+  #book(pool: SpiderIPPool): PoolBook {
+    const name = pool.metadata.name ?? '';
+    const open = this.#open.get(name);
+    if (open !== undefined && !open.book.changed && open.resourceVersion === pool.metadata.resourceVersion)
+      return open.book;
+    const book = new PoolBook(pool, this.#deps.maxRecordsPerPool);
+    this.#open.set(name, { resourceVersion: pool.metadata.resourceVersion, book });
+    return book;
   }
 
   /** False on a conflict. */
   async #write(pool: SpiderIPPool, book: PoolBook): Promise<boolean> {
     const { allocatedIPs: _, ...rest } = pool.status ?? {};
+    this.#open.delete(book.poolName);
     try {
       const written = await this.#deps.pools.writeStatus({ ...pool, status: { ...rest, ...book.status() } });
       this.#written.set(book.poolName, written);
+      book.committed();
+      this.#open.set(book.poolName, { resourceVersion: written.metadata.resourceVersion, book });
       return true;
     } catch (error) {
       this.#written.delete(book.poolName);
@@ -114,6 +145,7 @@ export class PoolWriter {
     const pool = await this.#deps.pools.read(poolName);
     if (pool !== undefined) return pool;
     this.#written.delete(poolName);
+    this.#open.delete(poolName);
     throw poolNotFound(poolName);
   }
 
@@ -123,10 +155,34 @@ export class PoolWriter {
     return cached === undefined ? written : newer(cached, written);
   }
 
-  #backoffMs(attempt: number): number {
-    const ceiling = Math.min(maxBackoffMs, firstBackoffMs * 1.5 ** Math.min(attempt, 20));
-    return ceiling * this.#deps.random();
+  #isInTime(waiting: Waiting, poolName: string, lost: Lost | undefined): boolean {
+    if (this.#deps.clock.monotonicMs() - waiting.sinceMs < retryLimitMs) return true;
+    waiting.reject(retriesExhausted(poolName, lost?.times ?? 0));
+    return false;
   }
+}
+
+/** A write that came too late. */
+interface Lost {
+  /** What it was based on. */
+  readonly resourceVersion: string | undefined;
+  /** In a row. */
+  readonly times: number;
+}
+
+function isLost(outcomes: readonly Outcome[] | Lost): outcomes is Lost {
+  return !Array.isArray(outcomes);
+}
+
+/** Whether the copy is newer than what lost; where versions are no numbers it may be that very version. */
+function isAhead(known: SpiderIPPool, lost: Lost | undefined): boolean {
+  if (lost === undefined) return true;
+  const [version, base] = [known.metadata.resourceVersion ?? '', lost.resourceVersion ?? ''];
+  return /^[0-9]+$/.test(version) && /^[0-9]+$/.test(base) && BigInt(version) > BigInt(base);
+}
+
+function backoffMs(times: number, random: () => number): number {
+  return Math.min(maxBackoffMs, firstBackoffMs * 1.5 ** Math.min(times, 20)) * random();
 }
 
 export function poolNotFound(poolName: string): SluiceError {

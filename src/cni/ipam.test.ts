@@ -1,104 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { CniCommand, CniRequest } from '../api/cni.ts';
-import type { PoolSpec, SpiderIPPool } from '../api/spiderippool.ts';
-import { systemClock } from '../core/clock.ts';
-import { SluiceError } from '../core/error.ts';
-import { silentLogger } from '../core/log.ts';
-import { decodeAllocatedIps } from '../ipam/allocated-ips.ts';
-import type { IpamPod } from '../ipam/pod.ts';
-import type { IpamDeps, KnownAttachment } from './ipam-deps.ts';
-import { createIpamPlugin } from './ipam.ts';
-
-/** Pools and pods as an API server holds them: conflicts on old resourceVersions, answers that take a turn of the loop. */
-class FakeApi {
-  readonly pools = new Map<string, SpiderIPPool>();
-  readonly pods = new Map<string, IpamPod>();
-  conflicts = 0;
-  writes = 0;
-  #version = 1;
-
-  addPool(name: string, spec: PoolSpec): void {
-    this.pools.set(name, {
-      metadata: { name, resourceVersion: String(this.#version++), creationTimestamp: '2026-01-01T00:00:00Z' },
-      spec,
-    });
-  }
-
-  addPod(name: string, extra: Partial<IpamPod['metadata']> = {}, nodeName = 'node1'): void {
-    const metadata = { name, namespace: 'default', uid: `uid-${name}`, labels: {}, ...extra };
-    this.pods.set(`default/${name}`, { metadata, spec: { nodeName } });
-  }
-
-  async writeStatus(pool: SpiderIPPool): Promise<SpiderIPPool> {
-    const name = pool.metadata.name ?? '';
-    await new Promise((resolve) => setImmediate(resolve));
-    if (this.pools.get(name)?.metadata.resourceVersion !== pool.metadata.resourceVersion) {
-      this.conflicts++;
-      throw new SluiceError({
-        code: 'kube_conflict',
-        operation: 'update',
-        object: name,
-        what: 'the object has been modified',
-      });
-    }
-    this.writes++;
-    const written = { ...pool, metadata: { ...pool.metadata, resourceVersion: String(this.#version++) } };
-    this.pools.set(name, written);
-    return written;
-  }
-
-  records(pool: string): Record<string, string> {
-    const records = decodeAllocatedIps(this.pools.get(pool)?.status?.allocatedIPs, pool);
-    return Object.fromEntries([...records].map(([address, record]) => [address, `${record.pod} ${record.interface}`]));
-  }
-
-  /** An agent on a node. Its cache is what the API held when `cached` was given, or always the newest. */
-  agent(options: { cached?: readonly SpiderIPPool[]; attachments?: readonly KnownAttachment[]; node?: string } = {}) {
-    const deps: IpamDeps = {
-      pools: {
-        cached: () => options.cached ?? [...this.pools.values()],
-        read: async (name) => this.pools.get(name),
-        readAll: async () => [...this.pools.values()],
-        writeStatus: (pool) => this.writeStatus(pool),
-      },
-      pods: {
-        cached: (namespace, name) => this.pods.get(`${namespace}/${name}`),
-        read: async (namespace, name) => this.pods.get(`${namespace}/${name}`),
-        ofThisNode: () => [...this.pods.values()],
-      },
-      readNamespace: async () => ({ labels: {}, annotations: {} }),
-      readNode: async () => ({ labels: {}, annotations: {} }),
-      nodeName: options.node ?? 'node1',
-      attachmentNamespace: 'kube-system',
-      attachments: () => options.attachments ?? [],
-      notReady: () => undefined,
-      clock: systemClock,
-      log: silentLogger,
-      random: () => 0.5,
-    };
-    const plugin = createIpamPlugin(deps);
-    return (
-      command: CniCommand,
-      pod: string,
-      more: Partial<CniRequest> & { pools4?: string[]; pools6?: string[] } = {},
-    ) => {
-      const { pools4, pools6, ...rest } = more;
-      const ipam = { type: 'spiderpool', default_ipv4_ippool: pools4, default_ipv6_ippool: pools6 };
-      const request: CniRequest = {
-        plugin: 'spiderpool',
-        command,
-        containerId: `c-${pod}`,
-        ifName: 'eth0',
-        args: { K8S_POD_NAMESPACE: 'default', K8S_POD_NAME: pod, K8S_POD_UID: `uid-${pod}` },
-        path: '',
-        config: { cniVersion: '1.0.0', name: 'spidernet-chainer', type: 'ipvlan', ipam },
-        ...rest,
-      };
-      return plugin(request, new AbortController().signal);
-    };
-  }
-}
+import type { PoolSpec } from '../api/spiderippool.ts';
+import type { KnownAttachment } from './ipam-deps.ts';
+import { IpamTestApi } from './ipam-test-api.ts';
 
 const walkthrough: PoolSpec = {
   ipVersion: 4,
@@ -107,8 +11,8 @@ const walkthrough: PoolSpec = {
   gateway: '172.51.0.1',
 };
 
-function walkthroughApi(): FakeApi {
-  const api = new FakeApi();
+function walkthroughApi(): IpamTestApi {
+  const api = new IpamTestApi();
   api.addPool('ens192-v4', walkthrough);
   return api;
 }
@@ -155,7 +59,7 @@ describe('spiderpool ADD', () => {
   });
 
   it('tries the next pool when the first is full, and says so when all are', async () => {
-    const api = new FakeApi();
+    const api = new IpamTestApi();
     for (const n of [1, 2]) api.addPool(`p${n}`, { ipVersion: 4, subnet: '10.0.0.0/24', ips: [`10.0.0.${n}`] });
     for (const pod of ['a', 'b', 'c']) api.addPod(pod);
     const agent = api.agent();
@@ -170,7 +74,7 @@ describe('spiderpool ADD', () => {
   });
 
   it('believes "full" only of the pool as the API server has it', async () => {
-    const api = new FakeApi();
+    const api = new IpamTestApi();
     api.addPool('p', { ipVersion: 4, subnet: '10.0.0.0/24', ips: ['10.0.0.1'] });
     for (const pod of ['a', 'b']) api.addPod(pod);
     const agent = api.agent();
@@ -231,7 +135,7 @@ describe('spiderpool ADD', () => {
 
 describe('spiderpool under contention', () => {
   it('gives 4 agents with 20 pods each exactly the 80 addresses there are', async () => {
-    const api = new FakeApi();
+    const api = new IpamTestApi();
     api.addPool('p', { ipVersion: 4, subnet: '10.0.0.0/24', ips: ['10.0.0.1-10.0.0.80'] });
     const agents = [1, 2, 3, 4].map((n) => api.agent({ node: `node${n}` }));
     const pods = Array.from({ length: 80 }, (_, n) => `pod${n}`);

@@ -12,8 +12,7 @@ import { CniError } from './error.ts';
  * The `spiderpool` IPAM plugin. All its state is in the pools' own records, so any agent, started at any time, gives
  * the same answers; what it remembers beside that only saves questions.
  */
-export function createIpamPlugin(deps: IpamDeps): PluginHandler {
-  const state = new IpamState(deps);
+export function createIpamPlugin(deps: IpamDeps, state = new IpamState(deps)): PluginHandler {
   return async (request, signal) => {
     try {
       return await handle(state, request, signal);

@@ -1,4 +1,3 @@
-import { z } from 'zod';
 import { SluiceError } from '../core/error.ts';
 import { compareText } from '../core/labels.ts';
 
@@ -21,17 +20,13 @@ export interface AllocationRecord {
 /** Keys are addresses in canonical text. */
 export type AllocationRecords = ReadonlyMap<string, AllocationRecord>;
 
-const documentSchema = z.record(
-  z.string(),
-  z.object({ pod: z.string(), podUid: z.string(), interface: z.string().optional() }),
-);
-
 export function decodeAllocatedIps(text: string | undefined, poolName: string): Map<string, AllocationRecord> {
   const records = new Map<string, AllocationRecord>();
   if (text === undefined || text === '') return records;
-  for (const [address, record] of Object.entries(parseDocument(text, poolName))) {
-    const { pod, podUid } = record;
-    records.set(address, { pod, podUid, interface: record.interface ?? firstInterface });
+  for (const [address, value] of Object.entries(parseDocument(text, poolName))) {
+    const record = asRecord(value);
+    if (record === undefined) throw unreadable(poolName, new Error(`the record of ${address} is malformed`));
+    records.set(address, record);
   }
   return records;
 }
@@ -52,18 +47,41 @@ function encodeRecord(record: AllocationRecord): string {
   );
 }
 
+/**
+ * Bytes that the record adds to the object as the API server and etcd keep it: the document is a string in JSON, where
+ * each of its quotes takes two.
+ */
+export function storedBytes(address: string, record: AllocationRecord): number {
+  const text = `"${address}":${encodeRecord(record)},`;
+  return Buffer.byteLength(text) + (text.match(/["\\]/g)?.length ?? 0);
+}
+
 /** A document that cannot be read is never overwritten: the addresses in it are in use. */
-function parseDocument(text: string, poolName: string): z.infer<typeof documentSchema> {
+function parseDocument(text: string, poolName: string): object {
   try {
-    return documentSchema.parse(JSON.parse(text));
+    const document: unknown = JSON.parse(text);
+    if (typeof document === 'object' && document !== null && !Array.isArray(document)) return document;
   } catch (cause) {
-    throw new SluiceError({
-      code: 'invalid_resource',
-      operation: 'read status.allocatedIPs of',
-      object: `SpiderIPPool ${poolName}`,
-      what: 'is not the JSON document it should be',
-      remedy: 'correct or remove status.allocatedIPs; nothing is allocated from the pool until then',
-      cause,
-    });
+    throw unreadable(poolName, cause);
   }
+  throw unreadable(poolName, undefined);
+}
+
+/** Checked by hand: a schema costs ten times as much, and a document may hold thousands of records. */
+function asRecord(value: unknown): AllocationRecord | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { pod, podUid, interface: name = firstInterface } = value as Readonly<Record<string, unknown>>;
+  const isRecord = typeof pod === 'string' && typeof podUid === 'string' && typeof name === 'string';
+  return isRecord ? { pod, podUid, interface: name } : undefined;
+}
+
+function unreadable(poolName: string, cause: unknown): SluiceError {
+  return new SluiceError({
+    code: 'invalid_resource',
+    operation: 'read status.allocatedIPs of',
+    object: `SpiderIPPool ${poolName}`,
+    what: 'is not the JSON document it should be',
+    remedy: 'correct or remove status.allocatedIPs; nothing is allocated from the pool until then',
+    cause,
+  });
 }

@@ -135,7 +135,7 @@ describe('the book against a set', () => {
 });
 
 describe('selection', () => {
-  const conf = { confIpv4: ['conf4'], confIpv6: undefined, interface: 'eth0' };
+  const conf = { confIpv4: ['conf4'], confIpv6: undefined, interface: 'eth0', interfaceIndex: () => 0 };
   const none = { podAnnotations: {}, namespaceAnnotations: {}, ...conf };
   const namespaceAnnotations = { 'ipam.spidernet.io/default-ipv4-ippool': '["ns4"]' };
   const one = { 'ipam.spidernet.io/ippool': '{"ipv4":["pod4"]}' };
@@ -157,7 +157,9 @@ describe('selection', () => {
   it('finds the element of the interface, by name or by order', () => {
     assert.deepEqual(selectPools({ ...none, podAnnotations: many, interface: 'net1' })?.ipv6, ['list6']);
     const ordered = { 'ipam.spidernet.io/ippools': '[{"ipv4":["a"]},{"ipv4":["b"]}]' };
-    assert.deepEqual(selectPools({ ...none, podAnnotations: ordered, interface: 'net1' })?.ipv4, ['b']);
+    assert.deepEqual(selectPools({ ...none, podAnnotations: ordered, interface: 'x', interfaceIndex: () => 1 })?.ipv4, [
+      'b',
+    ]);
   });
 
   for (const [value, message] of [
@@ -206,6 +208,7 @@ describe('filter and order', () => {
     family: 4,
     interface: 'eth0',
     podLabels: { app: 'test' },
+    owner: { apiVersion: 'apps/v1', kind: 'Deployment', namespace: 'default', name: 'test', uid: 'u' },
     namespace: 'default',
     namespaceLabels: { env: 'prod' },
     node: 'node1',

@@ -1,5 +1,6 @@
 /** What address allocation asks of a pod: whether it lives, and which attachment an interface of it has. */
 
+import type { OwnerReference } from '../api/kubernetes.ts';
 import { additionalNetworks, defaultInterface, defaultNetwork } from '../api/network-selection.ts';
 
 export interface IpamPod {
@@ -10,9 +11,14 @@ export interface IpamPod {
     readonly labels?: Readonly<Record<string, string>> | undefined;
     readonly annotations?: Readonly<Record<string, string>> | undefined;
     readonly deletionTimestamp?: string | Date | null | undefined;
+    readonly ownerReferences?: readonly OwnerReference[] | undefined;
   };
   readonly spec?: { readonly nodeName?: string | undefined; readonly restartPolicy?: string | undefined };
-  readonly status?: { readonly phase?: string | undefined; readonly reason?: string | undefined };
+  readonly status?: {
+    readonly phase?: string | undefined;
+    readonly reason?: string | undefined;
+    readonly podIPs?: readonly { readonly ip?: string | undefined }[] | undefined;
+  };
 }
 
 /** A pod that is going or has ended for good gets no address, and its addresses may be returned. */
@@ -44,4 +50,14 @@ export function attachmentOf(pod: IpamPod, interfaceName: string, defaults: Atta
   }
   const own = additionalNetworks(annotated).find((network) => network.interface === interfaceName);
   return own && `${own.namespace}/${own.name}`;
+}
+
+/** Place of the interface among the pod's: eth0 is 0; undefined when the pod's annotations do not name it. */
+export function interfaceIndex(pod: IpamPod, interfaceName: string): number | undefined {
+  if (interfaceName === defaultInterface) return 0;
+  const { namespace = 'default', name = '', annotations } = pod.metadata ?? {};
+  const place = additionalNetworks({ namespace, name, annotations }).findIndex(
+    (network) => network.interface === interfaceName,
+  );
+  return place < 0 ? undefined : place + 1;
 }

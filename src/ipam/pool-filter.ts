@@ -2,6 +2,8 @@ import type { PoolSpec, SpiderIPPool } from '../api/spiderippool.ts';
 import type { IpFamily } from '../core/ip.ts';
 import { matchesSelector, type Labels } from '../core/labels.ts';
 import { poolFamily } from './pool-addresses.ts';
+import { hasApplicationAffinity, matchesApplication } from './auto-pool.ts';
+import type { PodOwner } from './pod-owner.ts';
 
 /** Which of the candidate pools this pod may use, and in which order they are tried. */
 
@@ -9,6 +11,8 @@ export interface PoolUser {
   readonly family: IpFamily;
   readonly interface: string;
   readonly podLabels: Labels;
+  /** The workload at the top of the pod's owners. */
+  readonly owner: PodOwner;
   readonly namespace: string;
   readonly namespaceLabels: Labels;
   readonly node: string;
@@ -49,10 +53,15 @@ export function unfitReason(pool: SpiderIPPool, user: PoolUser): string | undefi
   if (!fits(spec.namespaceName, spec.namespaceAffinity, user.namespace, user.namespaceLabels)) {
     return `unmatched Namespace name of IPPool ${name}`;
   }
-  if (spec.podAffinity !== undefined && !matchesSelector(spec.podAffinity, user.podLabels)) {
-    return `unmatched Pod selector of IPPool ${name}`;
-  }
+  if (!admitsPod(pool, user)) return `unmatched Pod selector of IPPool ${name}`;
   return attachmentReason(pool, user);
+}
+
+/** podAffinity of a pool made for an application names that application, and no labels of pods. */
+function admitsPod(pool: SpiderIPPool, { podLabels, owner }: PoolUser): boolean {
+  const { podAffinity } = pool.spec;
+  if (podAffinity === undefined) return true;
+  return hasApplicationAffinity(pool) ? matchesApplication(pool, owner) : matchesSelector(podAffinity, podLabels);
 }
 
 /** A list of exact names makes the selector moot. */

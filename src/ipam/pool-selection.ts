@@ -22,6 +22,8 @@ export interface SelectionInput {
   readonly confIpv4: readonly string[] | undefined;
   readonly confIpv6: readonly string[] | undefined;
   readonly interface: string;
+  /** Its place among the pod's, eth0 is 0: asked for when a list names no interfaces. */
+  readonly interfaceIndex: () => number;
 }
 
 export interface Selection {
@@ -45,7 +47,11 @@ const poolListSchema = z.array(
   poolSchema.extend({ interface: z.string().optional(), cleangateway: z.boolean().optional() }),
 );
 
-function fromPodList({ podAnnotations, interface: interfaceName }: SelectionInput): Selection | undefined {
+function fromPodList({
+  podAnnotations,
+  interface: interfaceName,
+  interfaceIndex,
+}: SelectionInput): Selection | undefined {
   const key = spiderAnnotations.ippools;
   const elements = parseAnnotation('Pod', key, podAnnotations, poolListSchema);
   if (elements === undefined) return undefined;
@@ -56,16 +62,10 @@ function fromPodList({ podAnnotations, interface: interfaceName }: SelectionInpu
   }
   const duplicate = names.find((name, index) => names.indexOf(name) !== index);
   if (duplicate !== undefined) throw wrongInput('Pod', key, `duplicate interface ${duplicate}`);
-  const index = names.length > 0 ? names.indexOf(interfaceName) : interfaceIndex(interfaceName);
+  const index = names.length > 0 ? names.indexOf(interfaceName) : interfaceIndex();
   const own = elements[index];
   if (own === undefined) throw wrongInput('Pod', key, `interface ${interfaceName} must be specified`);
   return selection(`pod annotation ${key}`, own.ipv4, own.ipv6, own.cleangateway);
-}
-
-/** Order of the interfaces that Multus makes: eth0, net1, net2 … */
-function interfaceIndex(name: string): number {
-  const match = /^net([0-9]+)$/.exec(name);
-  return match === null ? 0 : Number(match[1]);
 }
 
 function fromPod({ podAnnotations }: SelectionInput): Selection | undefined {
