@@ -21,6 +21,7 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import { hasErrorCode } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { removeFinalized } from '../kube/finalized-removal.ts';
 import type { Informer } from '../kube/informer.ts';
 import type { IpFamily } from '../core/ip.ts';
 import type { OwnerObject, StaticKinds } from '../ipam/pod-owner.ts';
@@ -126,18 +127,8 @@ function endpointSource(client: KubeClient): EndpointSource {
       return object && asEndpoint(object);
     },
     replace: async (endpoint) => asEndpoint(await client.replace(spiderEndpoints, asKube(endpoint))),
-    remove: async ({ metadata: { namespace, name = '', uid } }) => {
-      // Deleted first: whoever comes between the two finds a terminating object and finishes it.
-      const ref = { namespace, name };
-      const body = { metadata: { ...(uid === undefined ? {} : { uid }), finalizers: null } };
-      try {
-        await client.delete(spiderEndpoints, ref, uid === undefined ? {} : { preconditions: { uid } });
-        await client.patch(spiderEndpoints, ref, { type: 'merge', body });
-      } catch (error) {
-        // A conflict: another object of that name, which is not to be removed.
-        if (!hasErrorCode(error, 'kube_not_found') && !hasErrorCode(error, 'kube_conflict')) throw error;
-      }
-    },
+    remove: ({ metadata: { namespace, name = '', uid } }) =>
+      removeFinalized(client, spiderEndpoints, { namespace, name }, uid),
   };
 }
 

@@ -6,7 +6,6 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import { SluiceError } from '../core/error.ts';
 import { silentLogger } from '../core/log.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
-import { OrphanReclaimer } from './orphan-reclaimer.ts';
 import { PoolReconciler } from './pool-reconciler.ts';
 import { WorkQueue } from './work-queue.ts';
 
@@ -165,53 +164,6 @@ describe('pool reconciler', () => {
   it('tells of an overlap', async () => {
     const other = { ...poolOf(), metadata: { name: 'q' } };
     assert.deepEqual((await reconcile(poolOf(), [other])).events, ['Warning PoolsOverlap']);
-  });
-});
-
-describe('orphan reclaimer', () => {
-  const scanning = () => {
-    const pools = new Objects<SpiderIPPool>();
-    pools.put(poolOf('{"10.0.0.1":{"pod":"default/a","podUid":"u"},"10.0.0.2":{"pod":"default/b","podUid":"v"}}'));
-    const uids = new Map<string, string>([['default/b', 'v']]);
-    const behind = { isBehind: false };
-    let nowMs = 0;
-    const clock: Clock = { ...systemClock, monotonicMs: () => nowMs };
-    const uid = (namespace: string, name: string): string | undefined => uids.get(`${namespace}/${name}`);
-    const pods = {
-      cached: (ns: string, name: string) => (behind.isBehind ? undefined : uid(ns, name)),
-      read: async (ns: string, name: string) => uid(ns, name),
-    };
-    const reclaimer = new OrphanReclaimer({ pools, pods, clock, log: silentLogger });
-    const scanAt = async (ms: number): Promise<string> => {
-      nowMs = ms;
-      await reclaimer.scan();
-      return Object.keys(JSON.parse(pools.map.get('/p')?.status?.allocatedIPs ?? '{}') as object).join();
-    };
-    return { scanAt, uids, behind };
-  };
-
-  it('returns an address only after its pod was gone for the grace time', async () => {
-    const { scanAt } = scanning();
-    assert.equal(await scanAt(0), '10.0.0.1,10.0.0.2');
-    assert.equal(await scanAt(59_000), '10.0.0.1,10.0.0.2');
-    assert.equal(await scanAt(61_000), '10.0.0.2');
-  });
-
-  it('counts anew when the pod was seen in between, and takes a namesake for another pod', async () => {
-    const { scanAt, uids } = scanning();
-    await scanAt(0);
-    uids.set('default/a', 'u');
-    await scanAt(30_000);
-    uids.set('default/a', 'another');
-    assert.equal(await scanAt(61_000), '10.0.0.1,10.0.0.2');
-    assert.equal(await scanAt(125_000), '10.0.0.2');
-  });
-
-  it('asks the API server before it believes that a pod is gone', async () => {
-    const { scanAt, behind } = scanning();
-    behind.isBehind = true;
-    await scanAt(0);
-    assert.equal(await scanAt(61_000), '10.0.0.2');
   });
 });
 

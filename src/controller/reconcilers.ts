@@ -1,4 +1,4 @@
-import type { KubeObject } from '../api/kubernetes.ts';
+import type { KubeObject, Pod } from '../api/kubernetes.ts';
 import {
   networkAttachmentDefinitions,
   pods as podResource,
@@ -10,12 +10,13 @@ import type { SpiderIPPool } from '../api/spiderippool.ts';
 import type { NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
 import type { Clock } from '../core/clock.ts';
 import type { Logger } from '../core/log.ts';
+import type { Settings } from '../ipam/settings.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
 import { Informer } from '../kube/informer.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
+import { gcPod, startGarbageCollection } from './gc-start.ts';
 import { eventWriter, kubeAccess } from './kube-access.ts';
-import { OrphanReclaimer, type PodUids } from './orphan-reclaimer.ts';
 import { PoolReconciler } from './pool-reconciler.ts';
 import { WorkQueue } from './work-queue.ts';
 
@@ -27,6 +28,7 @@ export interface ReconcilersOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  readonly settings: Settings;
 }
 
 /** Resolves when the copies are filled. */
@@ -49,13 +51,8 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
     writeEvent: eventWriter(recorder, spiderIPPools),
     log,
   });
-  const pods = new Informer<KubeObject>({ client, gvr: podResource, log, clock, transform: identityOf });
-  const orphans = new OrphanReclaimer({
-    pools: kubeAccess<SpiderIPPool>(client, spiderIPPools, pools),
-    pods: podUids(client, pods),
-    clock,
-    log,
-  });
+  const pods = new Informer<Pod>({ client, gvr: podResource, log, clock, transform: gcPod });
+  const collection = startGarbageCollection({ ...options, pools, pods });
   const configQueue = queue('configs', (key) => attachmentReconciler.reconcile(key), options);
   const poolQueue = queue('pools', (key) => poolReconciler.reconcile(key), options);
 
@@ -70,14 +67,14 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
 
   const running = [configs, attachments, pools, pods].map((each) => each.start(signal));
   await Promise.all([configs.synced, attachments.synced, pools.synced, pods.synced]);
-  const resyncing = resync(options, async () => {
+  const resyncing = resync(options, () => {
     configs.list().forEach(addConfig);
     pools.list().forEach(addPool);
-    await orphans.scan();
   });
+  const collecting = collection.run();
   return {
     stopped: async () => {
-      await Promise.all([...running, resyncing, configQueue.idle(), poolQueue.idle()]);
+      await Promise.all([...running, resyncing, collecting, configQueue.idle(), poolQueue.idle()]);
       await recorder.flush();
     },
   };
@@ -88,33 +85,13 @@ function queue(name: string, reconcile: (key: string) => Promise<void>, options:
   return new WorkQueue({ name, reconcile, clock, log, signal });
 }
 
-async function resync({ clock, signal }: ReconcilersOptions, lookAgain: () => Promise<void>): Promise<void> {
+async function resync({ clock, signal }: ReconcilersOptions, lookAgain: () => void): Promise<void> {
   while (!signal.aborted) {
     await clock.sleep(resyncMs, signal).catch(() => undefined);
-    if (!signal.aborted) await lookAgain();
+    if (!signal.aborted) lookAgain();
   }
 }
 
 function keyOf(object: KubeObject): string {
   return `${object.metadata?.namespace ?? ''}/${object.metadata?.name ?? ''}`;
-}
-
-/** All that is kept of a pod: there may be tens of thousands. */
-function identityOf({ metadata }: KubeObject): KubeObject {
-  return {
-    metadata: {
-      ...(metadata?.namespace === undefined ? {} : { namespace: metadata.namespace }),
-      ...(metadata?.name === undefined ? {} : { name: metadata.name }),
-      ...(metadata?.uid === undefined ? {} : { uid: metadata.uid }),
-      ...(metadata?.resourceVersion === undefined ? {} : { resourceVersion: metadata.resourceVersion }),
-    },
-  };
-}
-
-function podUids(client: KubeClient, copies: Informer<KubeObject>): PodUids {
-  const access = kubeAccess<KubeObject>(client, podResource, copies);
-  return {
-    cached: (namespace, name) => copies.get(namespace, name)?.metadata?.uid,
-    read: async (namespace, name) => (await access.read(namespace, name))?.metadata?.uid,
-  };
 }

@@ -79,7 +79,7 @@ async function lead(options: ControllerOptions, parts: Parts, onReady: () => voi
   try {
     if (hasLeases) await election.acquire(signal);
     signal.throwIfAborted();
-    const reconcilers = await startReconcilers({ client, clock, log, signal: work.signal });
+    const reconcilers = await startReconcilers({ client, clock, log, settings: parts.settings, signal: work.signal });
     await registerWebhooks(client, parts.address, parts.caPem, parts.settings.enableValidatingResourcesDeletedWebhook);
     log.info({ webhook: parts.webhookUrl }, 'controller ready');
     onReady();

@@ -1,0 +1,211 @@
+import type { Node, Pod } from '../api/kubernetes.ts';
+import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
+import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type { Clock } from '../core/clock.ts';
+import { formatErrorChain, hasErrorCode } from '../core/error.ts';
+import type { Logger } from '../core/log.ts';
+import type { AllocationRecord } from '../ipam/allocated-ips.ts';
+import { coversOrdinal, setNameOf, type OwnerObject } from '../ipam/pod-owner.ts';
+import { PoolBook } from '../ipam/pool-book.ts';
+import { decideRecord, type GcDecision, type GcFacts, type GcFlags } from './gc-decision.ts';
+import type { ObjectAccess } from './ports.ts';
+
+/**
+ * Returns addresses whose pod is gone or has ended and whose node never said so: it died, or its agent was away when the
+ * runtime gave up. What the copies say makes a record a suspect; after a pause the API server itself is asked, and only
+ * what it says releases. A conflict with an agent's write leaves the record to the next look.
+ */
+
+/** Between becoming a suspect and being released: the node's own DEL comes first, and no copy lags so far behind. */
+const traceGapMs = 5_000;
+const conflictAttempts = 5;
+
+export interface GcPods {
+  cached(namespace: string, name: string): Pod | undefined;
+  read(namespace: string, name: string): Promise<Pod | undefined>;
+}
+
+export interface GcOwners {
+  read(owner: { apiVersion: string; kind: string; namespace: string; name: string }): Promise<OwnerObject | undefined>;
+}
+
+export interface GcSettings extends GcFlags {
+  readonly statefulSets: boolean;
+  readonly virtualMachines: boolean;
+}
+
+export interface GcCollectorDeps {
+  readonly pools: Pick<ObjectAccess<SpiderIPPool>, 'cached' | 'read' | 'replaceStatus'>;
+  readonly pods: GcPods;
+  readonly endpoints: {
+    read(namespace: string, name: string): Promise<SpiderEndpoint | undefined>;
+    remove(endpoint: SpiderEndpoint): Promise<void>;
+  };
+  readonly owners: GcOwners;
+  readonly readNode: (name: string) => Promise<Node | undefined>;
+  readonly settings: GcSettings;
+  /** Told how many addresses were returned, or that returning some failed. */
+  readonly observe?: ((outcome: 'released' | 'failed', count: number) => void) | undefined;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export class GcCollector {
+  readonly #deps: GcCollectorDeps;
+  /** namespace/name of records' pods → when to ask the API server about them. */
+  readonly #suspects = new Map<string, number>();
+
+  constructor(deps: GcCollectorDeps) {
+    this.#deps = deps;
+  }
+
+  get suspects(): number {
+    return this.#suspects.size;
+  }
+
+  /** Looks at every record of every pool, in the copies. */
+  scan(): void {
+    for (const pool of this.#deps.pools.cached()) {
+      for (const record of this.#recordsOf(pool).values()) this.#suspect(record);
+    }
+  }
+
+  /** Something happened to the pod: its records, if it has any, are looked at when they may be due. */
+  podChanged(pod: Pod): void {
+    const { namespace = '', name = '', uid = '' } = pod.metadata ?? {};
+    const isCached = this.#deps.pods.cached(namespace, name)?.metadata?.uid === uid;
+    if (isCached && !pod.metadata?.deletionTimestamp && !hasEnded(pod)) return;
+    this.#suspect({ pod: `${namespace}/${name}`, podUid: uid, interface: '' });
+  }
+
+  /** Releases what is due of the suspects. Call it every few seconds. */
+  async collect(): Promise<void> {
+    const nowMs = this.#deps.clock.nowMs();
+    const due = [...this.#suspects].filter(([, dueMs]) => dueMs <= nowMs).map(([pod]) => pod);
+    for (const pod of due) {
+      this.#suspects.delete(pod);
+      try {
+        await this.#collectPod(pod);
+      } catch (error) {
+        // Unknown is not gone: the next scan sees it again.
+        this.#deps.observe?.('failed', 1);
+        this.#deps.log.warn({ pod, error: formatErrorChain(error) }, 'addresses not returned, trying again');
+      }
+    }
+  }
+
+  #suspect(record: AllocationRecord): void {
+    const [namespace = '', name = ''] = record.pod.split('/');
+    const { clock, settings, pods } = this.#deps;
+    const nowMs = clock.nowMs();
+    const pod = pods.cached(namespace, name);
+    // Not known here: the endpoint, whether the workload wants it, the node. The worst is assumed, and asked about later.
+    const facts = { record, pod, endpoint: undefined, isWanted: undefined, isNodeReady: true, nowMs };
+    const lenient = { ...settings, terminatingOnReadyNode: true, terminatingOnNotReadyNode: true };
+    const decision = decideRecord(facts, lenient);
+    if (decision.action === 'keep') return;
+    const earliestMs = nowMs + traceGapMs + (pod === undefined ? settings.additionalDelayMs : 0);
+    const dueMs = Math.max(earliestMs, decision.action === 'wait' ? decision.untilMs : 0);
+    this.#suspects.set(record.pod, Math.min(this.#suspects.get(record.pod) ?? Infinity, dueMs));
+  }
+
+  async #collectPod(podKey: string): Promise<void> {
+    const { pools } = this.#deps;
+    const [namespace = '', name = ''] = podKey.split('/');
+    const mark = JSON.stringify(podKey);
+    const holding = pools.cached().filter(({ status }) => status?.allocatedIPs?.includes(mark));
+    if (holding.length === 0) return;
+    const facts = await this.#facts(namespace, name);
+    const released = new Set<string>();
+    for (const pool of holding) {
+      for (const uid of await this.#release(pool.metadata.name ?? '', podKey, facts)) released.add(uid);
+    }
+    const { endpoint } = facts;
+    if (endpoint !== undefined && released.has(endpoint.status?.current.uid ?? ''))
+      await this.#deps.endpoints.remove(endpoint);
+  }
+
+  /** From the API server. */
+  async #facts(namespace: string, name: string): Promise<Omit<GcFacts, 'record'>> {
+    const { pods, endpoints, readNode, clock } = this.#deps;
+    const [pod, endpoint] = await Promise.all([pods.read(namespace, name), endpoints.read(namespace, name)]);
+    const isWanted = await this.#isWanted(namespace, name, pod, endpoint);
+    const node = pod?.metadata?.deletionTimestamp ? await readNode(pod.spec?.nodeName ?? '') : undefined;
+    return { pod, endpoint, isWanted, isNodeReady: isReady(node), nowMs: clock.nowMs() };
+  }
+
+  async #isWanted(
+    namespace: string,
+    name: string,
+    pod: Pod | undefined,
+    endpoint: SpiderEndpoint | undefined,
+  ): Promise<boolean | undefined> {
+    const { settings, owners } = this.#deps;
+    const own = pod?.metadata?.ownerReferences?.find(({ controller }) => controller === true);
+    const kind = own?.kind ?? endpoint?.status?.ownerControllerType;
+    const ownerName = own?.name ?? endpoint?.status?.ownerControllerName ?? '';
+    if (kind === 'StatefulSet' && settings.statefulSets) {
+      const set = { apiVersion: 'apps/v1', kind, namespace, name: ownerName || setNameOf(name) };
+      return coversOrdinal(await owners.read(set), name);
+    }
+    if (kind !== 'VirtualMachineInstance' || !settings.virtualMachines) return undefined;
+    for (const up of [kind, 'VirtualMachine']) {
+      const machine = await owners.read({ apiVersion: 'kubevirt.io/v1', kind: up, namespace, name: ownerName });
+      if (machine !== undefined && !machine.metadata?.deletionTimestamp) return true;
+    }
+    return false;
+  }
+
+  /** UIDs of the pods whose records were released. The decision is made on the records as the API server has them. */
+  async #release(poolName: string, podKey: string, facts: Omit<GcFacts, 'record'>): Promise<string[]> {
+    const { pools, settings, log, observe } = this.#deps;
+    for (let attempt = 1; ; attempt++) {
+      const pool = await pools.read('', poolName);
+      if (pool === undefined) return [];
+      const book = new PoolBook(pool);
+      const decisions = new Map<string, GcDecision>();
+      const addresses = book.release((record, address) => {
+        if (record.pod !== podKey) return false;
+        const decision = decideRecord({ ...facts, record }, settings);
+        decisions.set(address, decision);
+        if (decision.action === 'wait') this.#suspects.set(podKey, decision.untilMs);
+        return decision.action === 'release';
+      });
+      if (addresses.length === 0) return [];
+      const uids = addresses.flatMap((address) => recordsIn(pool).get(address)?.podUid ?? []);
+      const { allocatedIPs: _, ...rest } = pool.status ?? {};
+      try {
+        await pools.replaceStatus({ ...pool, status: { ...rest, ...book.status() } });
+      } catch (error) {
+        if (!hasErrorCode(error, 'kube_conflict') || attempt >= conflictAttempts) throw error;
+        continue;
+      }
+      observe?.('released', addresses.length);
+      const reasons = addresses.map((address) => `${address}: ${decisions.get(address)?.reason ?? ''}`);
+      log.info({ pool: poolName, pod: podKey, reasons }, 'addresses returned');
+      return uids;
+    }
+  }
+
+  #recordsOf(pool: SpiderIPPool): ReadonlyMap<string, AllocationRecord> {
+    try {
+      return recordsIn(pool);
+    } catch (error) {
+      this.#deps.log.warn({ error: formatErrorChain(error) }, 'pool left out of garbage collection');
+      return new Map();
+    }
+  }
+}
+
+function recordsIn(pool: SpiderIPPool): ReadonlyMap<string, AllocationRecord> {
+  return new PoolBook(pool).records;
+}
+
+function hasEnded({ status }: Pod): boolean {
+  return status?.phase === 'Succeeded' || status?.phase === 'Failed';
+}
+
+function isReady(node: Node | undefined): boolean {
+  const conditions = node?.status?.conditions ?? [];
+  return conditions.some(({ type, status }) => type === 'Ready' && status === 'True');
+}

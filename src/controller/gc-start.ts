@@ -1,0 +1,106 @@
+import type { KubeObject, Node, Pod } from '../api/kubernetes.ts';
+import {
+  apiVersionOf,
+  nodes,
+  pods as podResource,
+  spiderEndpoints,
+  spiderIPPools,
+  statefulSets,
+  virtualMachineInstances,
+  virtualMachines,
+} from '../api/resources.ts';
+import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
+import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type { Clock } from '../core/clock.ts';
+import type { Logger } from '../core/log.ts';
+import type { OwnerObject } from '../ipam/pod-owner.ts';
+import type { Settings } from '../ipam/settings.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { removeFinalized } from '../kube/finalized-removal.ts';
+import type { Informer } from '../kube/informer.ts';
+import { GcCollector, type GcCollectorDeps } from './gc-collector.ts';
+import { kubeAccess } from './kube-access.ts';
+
+/** Garbage collection in the controller that leads: a scan now and then, and what happens to pods in between. */
+
+const collectMs = 5_000;
+const owners = [statefulSets, virtualMachineInstances, virtualMachines];
+
+export interface GcOptions {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly settings: Settings;
+  readonly pools: Informer<KubeObject>;
+  /** Made with `gcPod` as its transform. */
+  readonly pods: Informer<Pod>;
+  readonly observe?: GcCollectorDeps['observe'];
+}
+
+/** Registers with the informers; call it before they start. `run` resolves when the signal is aborted. */
+export function startGarbageCollection(options: GcOptions): { run(): Promise<void> } {
+  const { clock, signal, settings, pods } = options;
+  if (!settings.gcEnabled) return { run: () => Promise.resolve() };
+  const collector = createCollector(options);
+  pods.on('update', (pod) => collector.podChanged(pod)).on('delete', (pod) => collector.podChanged(pod));
+  const run = async (): Promise<void> => {
+    for (let sinceScanMs = Infinity; !signal.aborted; sinceScanMs += collectMs) {
+      if (sinceScanMs >= settings.gcIntervalS * 1000) {
+        collector.scan();
+        sinceScanMs = 0;
+      }
+      await clock.sleep(collectMs, signal).catch(() => undefined);
+      if (!signal.aborted) await collector.collect();
+    }
+  };
+  return { run };
+}
+
+function createCollector({ client, clock, log, settings, pools, pods, observe }: GcOptions): GcCollector {
+  const podAccess = kubeAccess<Pod>(client, podResource);
+  const endpoints = kubeAccess<SpiderEndpoint>(client, spiderEndpoints);
+  const nodeAccess = kubeAccess<Node>(client, nodes);
+  return new GcCollector({
+    pools: kubeAccess<SpiderIPPool>(client, spiderIPPools, pools),
+    pods: { cached: (namespace, name) => pods.get(namespace, name), read: (...at) => podAccess.read(...at) },
+    endpoints: {
+      read: (namespace, name) => endpoints.read(namespace, name),
+      remove: ({ metadata: { namespace, name = '', uid } }) =>
+        removeFinalized(client, spiderEndpoints, { namespace, name }, uid),
+    },
+    owners: {
+      read: async ({ apiVersion, kind, namespace, name }) => {
+        const gvr = owners.find((each) => each.kind === kind && apiVersionOf(each) === apiVersion);
+        return gvr && kubeAccess<KubeObject & OwnerObject>(client, gvr).read(namespace, name);
+      },
+    },
+    readNode: (name) => nodeAccess.read('', name),
+    settings: {
+      additionalDelayMs: settings.gcAdditionalDelayS * 1000,
+      terminatingOnReadyNode: settings.gcTerminatingOnReadyNode,
+      terminatingOnNotReadyNode: settings.gcTerminatingOnNotReadyNode,
+      runningWithoutIps: settings.gcRunningWithoutIps,
+      statefulSets: settings.enableStatefulSet,
+      virtualMachines: settings.enableKubevirtStaticIP,
+    },
+    observe,
+    clock,
+    log,
+  });
+}
+
+/** All that is kept of a pod: there may be tens of thousands. */
+export function gcPod({ metadata, spec, status }: Pod): Pod {
+  const { namespace, name, uid, resourceVersion, deletionTimestamp, deletionGracePeriodSeconds } = metadata ?? {};
+  const ends = (status?.containerStatuses ?? []).filter(({ state }) => state?.terminated !== undefined);
+  return {
+    metadata: { namespace, name, uid, resourceVersion, deletionTimestamp, deletionGracePeriodSeconds },
+    spec: {
+      restartPolicy: spec?.restartPolicy,
+      terminationGracePeriodSeconds: spec?.terminationGracePeriodSeconds,
+      containers: [],
+    },
+    status: { phase: status?.phase, reason: status?.reason, podIPs: status?.podIPs, containerStatuses: ends },
+  };
+}
