@@ -17,6 +17,7 @@ import {
   networkAttachmentDefinitions,
   nodes,
   pods,
+  spiderEndpoints,
   spiderIPPools,
   spiderMultusConfigs,
   type GroupVersionResource,
@@ -269,6 +270,9 @@ describe('addresses', () => {
       const fitting = made.slice(0, count);
       const results = await Promise.all(fitting.map((pod, n) => of(n)('ADD', pod, pool)));
       assert.equal(new Set(results.map((result) => result?.ips[0]?.address)).size, count);
+      const endpointCount = async (): Promise<number> =>
+        (await client.listAll(spiderEndpoints, { namespace })).items.length;
+      assert.equal(await endpointCount(), count);
 
       await assert.rejects(
         of(0)('ADD', made[count] ?? assert.fail(), pool),
@@ -278,6 +282,7 @@ describe('addresses', () => {
       await Promise.all(fitting.map((pod, n) => of(n)('DEL', pod, pool)));
       const left = (await client.get(spiderIPPools, { name: pool })) as unknown as SpiderIPPool;
       assert.deepEqual([left.status?.allocatedIPCount, left.status?.allocatedIPs], [0, undefined]);
+      assert.equal(await endpointCount(), 0);
     } finally {
       stopNodes.abort();
       await client.delete(spiderIPPools, { name: pool });
