@@ -31,6 +31,7 @@ import { createAgentTools } from './api/tools.ts';
 import { BandwidthReconciler } from './bandwidth-reconciler.ts';
 import { ClusterView, type PodRef } from './cluster-view.ts';
 import { CniServer } from './cni-server.ts';
+import { CoordinatorSource } from './coordinator-source.ts';
 import { EndpointDatapath } from './endpoint-datapath.ts';
 import { EndpointInspection } from './endpoint-inspection.ts';
 import { EndpointTable } from './endpoint-lifecycle.ts';
@@ -120,6 +121,7 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
   setMaxListeners(100, ending.signal);
   const loops = [
     parts.cluster.start(ending.signal),
+    parts.coordinator.start(ending.signal),
     parts.policy.start(ending.signal),
     ...parts.tasks.map((task) => task.start(ending.signal)),
   ];
@@ -143,6 +145,7 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
 
 interface Parts {
   readonly cluster: ClusterView;
+  readonly coordinator: CoordinatorSource;
   readonly policy: PolicyReconciler;
   readonly inspection: EndpointInspection;
   readonly events: EventRecorder;
@@ -184,6 +187,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     tasks.limits.markDirty();
     if (!adoption.passed) tasks.adoption.markDirty();
   });
+  const coordinator = new CoordinatorSource({ client, pods: cluster.pods, clock, log });
   const tools = createAgentTools({
     ...{ nodeName, enforcement, cluster, policy, audited, clock, log },
     kernel: kernel.view,
@@ -192,7 +196,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     registry: metrics.registry,
   });
   return {
-    ...{ cluster, policy, inspection, events, api: tools.api },
+    ...{ cluster, coordinator, policy, inspection, events, api: tools.api },
     tasks: [...Object.values(tasks), ...tools.tasks],
     health: buildHealthServer({
       liveness: () => ({ agent: [] }),
@@ -203,7 +207,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
       }),
       metrics: metrics.registry,
     }),
-    plugins: pluginTable(options, { client, cluster, endpoints, store, clock }),
+    plugins: pluginTable(options, { client, cluster, coordinator, endpoints, store, clock }),
     onAnswered: answeredObserver(log, metrics),
   };
 }
@@ -383,13 +387,14 @@ function pluginTable(
   parts: {
     readonly client: KubeClient;
     readonly cluster: ClusterView;
+    readonly coordinator: CoordinatorSource;
     readonly endpoints: EndpointTable;
     readonly store: EndpointStore;
     readonly clock: Clock;
   },
 ): PluginTable {
   const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
-  const { client, cluster, endpoints, store, clock } = parts;
+  const { client, cluster, coordinator, endpoints, store, clock } = parts;
   const sluice = createSluicePlugin({ endpoints, log });
   const ipam = createKubeIpamDeps({
     client,
@@ -417,7 +422,9 @@ function pluginTable(
     spiderpool: createIpamPlugin(ipam),
     coordinator: createCoordinatorPlugin({
       log,
-      onInterface: async ({ containerId, interfaceName }) => endpoints.addInterface(containerId, interfaceName),
+      onInterface: async ({ containerId, ifName, interfaceName }) =>
+        endpoints.addInterface(containerId, ifName, interfaceName),
+      coordination: (pod, signal) => coordinator.of(pod, signal),
     }),
   };
 }

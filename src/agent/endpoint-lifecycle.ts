@@ -11,7 +11,7 @@ import { cniErrorCodes } from '../api/cni.ts';
 import { CniError } from '../cni/error.ts';
 import type { EndpointLifecycle, EndpointSpec } from '../cni/sluice.ts';
 import type { Clock } from '../core/clock.ts';
-import { podVethName } from '../cni/coordinator.ts';
+import { podVethName } from '../cni/coordinator-role.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { netnsInode } from '../kernel/netns.ts';
@@ -97,14 +97,12 @@ export class EndpointTable implements EndpointLifecycle {
   }
 
   /** The coordinator made another interface in the pod; its hooks must be there before it is brought up. */
-  addInterface(containerId: string, interfaceName: string): void {
-    for (const record of this.#deps.store.ofContainer(containerId)) {
-      this.#deps.datapath.attach(record, interfaceName);
-      if (!record.interfaces.includes(interfaceName)) {
-        this.#deps.store.put({ ...record, interfaces: [...record.interfaces, interfaceName] });
-      }
-      return;
-    }
+  addInterface(containerId: string, ifName: string, interfaceName: string): void {
+    const record = this.#deps.store.get(containerId, ifName);
+    if (record === undefined) return;
+    this.#deps.datapath.attach(record, interfaceName);
+    if (record.interfaces.includes(interfaceName)) return;
+    this.#deps.store.put({ ...record, interfaces: [...record.interfaces, interfaceName] });
   }
 
   /** Rejects when the pod cannot be enforced; everything is then as before. Does nothing when ADD came first. */

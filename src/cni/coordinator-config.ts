@@ -1,10 +1,13 @@
 /**
  * The `coordinator` plugin's configuration object: the keys and defaults of Spiderpool's chain plugin
- * (https://spidernet-io.github.io/spiderpool, "coordinator"). Lists: empty is the same as absent.
+ * (https://spidernet-io.github.io/spiderpool, "coordinator"). What the object does not say, the cluster says
+ * (SpiderCoordinator). Empty lists and texts are the same as absent ones. Further keys are ignored, as upstream's own
+ * leftovers are: multusNicPrefix, hostRPFilter, logOptions, detectIPConflict, detectGateway, detectOptions.
  */
 import { z } from 'zod';
 import { cniErrorCodes, type PluginConfig } from '../api/cni.ts';
 import { ipToPrefix, parseIp, parsePrefix, type IpAddress, type IpPrefix } from '../core/ip.ts';
+import type { ClusterCoordinatorConfig } from './coordinator-cluster.ts';
 import { CniError } from './error.ts';
 
 export interface PolicyRoute {
@@ -23,6 +26,10 @@ export interface CoordinatorConfig {
   /** Destinations that go through the node: pod and service CIDRs and what the user adds. */
   readonly hijackPrefixes: readonly IpPrefix[];
   readonly policyRoutes: readonly PolicyRoute[];
+  /** Further interfaces get a routing table of their own, so that what comes in by one goes out by it. */
+  readonly tunePodRoutes: boolean;
+  /** The interface that keeps the default route; undefined: the one that has it. */
+  readonly podDefaultRouteNic: string | undefined;
   readonly hostRuleTable: number;
   /** Undefined leaves the sysctl alone. */
   readonly podRpFilter: number | undefined;
@@ -48,16 +55,18 @@ const schema = z.looseObject({
   policyRoutes: z.array(z.looseObject({ dst: z.string(), gw: z.string() })).nullish(),
   hostRuleTable: z.number().int().min(1).max(4_294_967_295).nullish(),
   podRPFilter: z.number().int().max(2).nullish(),
+  tunePodRoutes: z.boolean().nullish(),
+  podDefaultRouteNic: text,
   txQueueLen: z.number().int().min(0).nullish(),
 });
 
 /** Throws CniError 7 that names the key, its value and what it must be. */
-export function parseCoordinatorConfig(config: PluginConfig): CoordinatorConfig {
-  const parsed = schema.safeParse(config);
+export function parseCoordinatorConfig(config: PluginConfig, cluster?: ClusterCoordinatorConfig): CoordinatorConfig {
+  const parsed = schema.safeParse(merged(config, cluster));
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     const key = (issue?.path ?? []).map(String).join('.');
-    throw invalid(key, issue?.message ?? 'malformed', 'correct it in the SpiderMultusConfig');
+    throw invalid(key, issue?.message ?? 'malformed', 'correct it in the SpiderMultusConfig or the SpiderCoordinator');
   }
   const raw = parsed.data;
   return {
@@ -70,11 +79,25 @@ export function parseCoordinatorConfig(config: PluginConfig): CoordinatorConfig 
       (raw[key] ?? []).map((value) => prefix(key, value)),
     ),
     policyRoutes: (raw.policyRoutes ?? []).map(policyRoute),
+    tunePodRoutes: raw.tunePodRoutes ?? true,
+    podDefaultRouteNic: raw.podDefaultRouteNic || undefined,
     hostRuleTable: raw.hostRuleTable ?? defaultHostRuleTable,
     podRpFilter:
       raw.podRPFilter === undefined || raw.podRPFilter === null || raw.podRPFilter < 0 ? undefined : raw.podRPFilter,
     txQueueLength: raw.txQueueLen ?? 0,
   };
+}
+
+/** A key that is present in the plugin's object wins, key by key. */
+function merged(config: PluginConfig, cluster: ClusterCoordinatorConfig | undefined): Record<string, unknown> {
+  if (cluster === undefined) return config;
+  const { podDefaultRouteNIC, ...others } = cluster;
+  const own = Object.entries(config).filter(([, value]) => !isEmpty(value));
+  return { ...others, podDefaultRouteNic: podDefaultRouteNIC, ...Object.fromEntries(own) };
+}
+
+function isEmpty(value: unknown): boolean {
+  return value === undefined || value === null || value === '' || (Array.isArray(value) && value.length === 0);
 }
 
 function policyRoute(raw: { dst: string; gw: string }, index: number): PolicyRoute {

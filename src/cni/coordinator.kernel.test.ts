@@ -17,7 +17,8 @@ import { listenTcp } from '../kernel/listen.ts';
 import { tcHandle } from '../kernel/netlink/qdisc.ts';
 import { createNamedNetns, Netns, removeNamedNetns, withNetns } from '../kernel/netns.ts';
 import { writeSysctl } from '../kernel/sysctl.ts';
-import { createCoordinatorPlugin, hostVethName } from './coordinator.ts';
+import { hostVethName } from './coordinator-door.ts';
+import { createCoordinatorPlugin } from './coordinator.ts';
 
 function ip(text: string): IpAddress {
   const parsed = parseIp(text);
@@ -196,7 +197,10 @@ describe('coordinator', () => {
     await assert.rejects(invoke('ADD', { mode: 'sideways' }), /coordinator configuration: mode/);
     await assert.rejects(invoke('ADD', { hijackCIDR: ['10.0.0.0/33'] }), /hijackCIDR: "10\.0\.0\.0\/33" is neither/);
     await assert.rejects(invoke('ADD', { podMACPrefix: '01:00' }), /podMACPrefix/);
-    await assert.rejects(invoke('ADD', { mode: 'overlay' }), /only underlay mode/);
+    await assert.rejects(
+      invoke('ADD', { mode: 'overlay' }),
+      /overlay mode is for interfaces beside the default network/,
+    );
     assert.deepEqual(made, [], 'nothing was made');
   });
 

@@ -1,49 +1,64 @@
 /**
- * The `coordinator` plugin: a veth pair between the pod and its node, because an ipvlan or macvlan pod cannot reach
- * its own node through the parent interface. Underlay mode, first interface.
+ * The `coordinator` plugin: joins a pod's interface and its node, because an ipvlan or macvlan pod cannot reach its own node
+ * through the parent interface, and keeps the routes of a pod's several interfaces apart.
+ *
+ *   underlay  the first interface gets a veth pair to the node; further ones use it too
+ *   overlay   the default network's own veth leads to the node; underlay interfaces beside it use that
  */
-import { randomBytes } from 'node:crypto';
 import { cniErrorCodes, type CniRequest, type CniResult, type PluginHandler } from '../api/cni.ts';
-import type { IpAddress } from '../core/ip.ts';
-import { formatIp, ipToBytes, ipToPrefix } from '../core/ip.ts';
+import { defaultInterface } from '../api/network-selection.ts';
+import { formatIp, parseIp, type IpAddress } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
-import { type Link } from '../kernel/netlink/link.ts';
+import { routeTable } from '../kernel/netlink/route.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 import { Netns, netnsInode } from '../kernel/netns.ts';
-import { writeSysctl } from '../kernel/sysctl.ts';
-import { type CoordinatorConfig, parseCoordinatorConfig } from './coordinator-config.ts';
-import {
-  type Connection,
-  coordinatorTables,
-  isNodeLink,
-  podFamilies,
-  podRoutes,
-  replyMark,
-  rulePriority,
-} from './coordinator-plan.ts';
+import { announce } from './announcement.ts';
+import type { ClusterCoordinatorConfig } from './coordinator-cluster.ts';
+import { parseCoordinatorConfig, type CoordinatorConfig } from './coordinator-config.ts';
+import { ensureDoor, findDoor, hostVethName, type Door } from './coordinator-door.ts';
+import { configureNode, isRouted, removeAddresses } from './coordinator-node.ts';
+import { addressesOf, configurePod, connectionOf, setRpFilter, tuneInterface } from './coordinator-pod.ts';
 import { ensureReplyPath, hasReplyPath } from './coordinator-reply-path.ts';
+import { decideRole, podVethName, type Role } from './coordinator-role.ts';
 import { CniError } from './error.ts';
+
+export interface PodCoordination {
+  readonly config: ClusterCoordinatorConfig;
+  /** Every interface the pod asks for: one that is not there yet may still come. */
+  readonly interfaces: readonly string[];
+}
 
 export interface CoordinatorDeps {
   /** Called before veth0 is set up, so that policy is in force on it from its first packet. Must be idempotent. */
-  readonly onInterface: (made: { containerId: string; netns: string; interfaceName: string }) => Promise<void>;
+  readonly onInterface: (made: MadeInterface) => Promise<void>;
+  /** What the cluster says about the pod; undefined where nobody knows. Rejects while it cannot be told. */
+  readonly coordination?: (pod: PodReference, signal: AbortSignal) => Promise<PodCoordination | undefined>;
   readonly log: Logger;
 }
 
-export const podVethName = 'veth0';
-/** RT_SCOPE_UNIVERSE: addresses that are valid everywhere. */
-const globalScope = 0;
+export interface MadeInterface {
+  readonly containerId: string;
+  readonly netns: string;
+  /** The interface that the call was for. */
+  readonly ifName: string;
+  readonly interfaceName: string;
+}
+
+export interface PodReference {
+  readonly namespace: string;
+  readonly name: string;
+}
 
 export function createCoordinatorPlugin(deps: CoordinatorDeps): PluginHandler {
-  return async (request) => {
+  return async (request, signal) => {
     switch (request.command) {
       case 'ADD':
-        return add(request, deps);
+        return add(request, deps, signal);
       case 'DEL':
         remove(request);
         return undefined;
       case 'CHECK':
-        check(request);
+        await check(request, deps, signal);
         return undefined;
       case 'STATUS':
       case 'GC': // the node's end of the pair goes with the pod's namespace
@@ -52,49 +67,64 @@ export function createCoordinatorPlugin(deps: CoordinatorDeps): PluginHandler {
   };
 }
 
-/** `veth` and 11 characters of the container's id: 15, the longest name there is. */
-export function hostVethName(containerId: string): string {
-  return `veth${containerId.slice(0, 11)}`;
-}
-
-async function add(request: CniRequest, deps: CoordinatorDeps): Promise<CniResult> {
-  const config = parseCoordinatorConfig(request.config);
-  const previous = request.config.prevResult;
-  if (previous === undefined) {
-    throw new CniError(
-      cniErrorCodes.invalidNetworkConfig,
-      'coordinator must be called as a chained plugin: prevResult is missing',
-      'put it after the plugin that makes the interface',
-    );
-  }
+async function add(request: CniRequest, deps: CoordinatorDeps, signal: AbortSignal): Promise<CniResult> {
+  const previous = requirePrevResult(request);
+  if (isDisabled(request)) return previous;
+  // Before the first await: it is of the thread's namespace now.
+  using host = RtNetlink.open();
+  const coordination = await clusterConfig(request, deps, signal);
+  const config = parseCoordinatorConfig(request.config, coordination?.config);
   if (config.mode === 'disabled') return previous;
-  requireUnderlayFirst(config, request);
   const netnsPath = requireNetns(request);
+  const { ifName, containerId } = request;
   using netns = Netns.openPath(netnsPath);
   using pod = RtNetlink.open(netns);
-  using host = RtNetlink.open();
-  const connection = connectionOf(pod, host, request.ifName);
-  tuneInterface(pod, netns, request.ifName, connection, config);
-  const veth = ensureVeth(pod, host, netns, request.containerId, config);
-  await deps.onInterface({ containerId: request.containerId, netns: netnsPath, interfaceName: podVethName });
-  pod.setLink(veth.pod.ifindex, { up: true });
-  host.setLink(veth.host.ifindex, { up: true });
-  configurePod(pod, request.ifName, veth, connection, config);
-  ensureReplyPath(pod, netns, veth.pod);
-  configureHost(host, veth, connection, config);
-  deps.log.debug(
-    { containerId: request.containerId, hostInterface: veth.host.name, podIps: connection.podIps.map(formatIp) },
-    'pod connected to its node',
-  );
-  return previous;
+  const role = decideRole(config, ifName, pod.links());
+  requireDefaultRouteNic(config, pod, coordination?.interfaces ?? []);
+  const connection = connectionOf(pod, host, ifName, config);
+  const door = ensureDoor(role, { pod, host, netns, containerId }, config);
+  if (role.mode === 'underlay' && role.isFirst) await openVeth(request, deps, { netns, pod, host, door });
+  const hasNewMac = tuneInterface(pod, netns, ifName, connection, config);
+  setRpFilter(netns, [ifName, role.door], config);
+  const warnings = configurePod({ pod, ifName, role, door, connection, config });
+  configureNode(host, door, connection.podIps, config.hostRuleTable);
+  if (hasNewMac) announce(netnsPath, ifName, connection.podIps);
+  const log = { containerId, interface: ifName, ...role, podIps: connection.podIps.map(formatIp) };
+  deps.log.debug({ ...log, hostInterface: door.host.name }, 'pod connected to its node');
+  for (const warning of warnings) deps.log.warn(log, warning);
+  return withMac(previous, request, pod.mustLink(ifName).mac);
 }
 
-function requireUnderlayFirst(config: CoordinatorConfig, request: CniRequest): void {
-  if (config.mode !== 'overlay' && request.ifName === config.podDefaultCniNic) return;
+async function openVeth(
+  { containerId, ifName }: CniRequest,
+  deps: CoordinatorDeps,
+  { netns, pod, host, door }: { netns: Netns; pod: RtNetlink; host: RtNetlink; door: Door },
+): Promise<void> {
+  await deps.onInterface({ containerId, netns: netns.path, ifName, interfaceName: podVethName });
+  pod.setLink(door.pod.ifindex, { up: true });
+  host.setLink(door.host.ifindex, { up: true });
+  ensureReplyPath(pod, netns, door.pod);
+}
+
+function isDisabled({ config }: CniRequest): boolean {
+  return config['mode'] === 'disable' || config['mode'] === 'disabled';
+}
+
+async function clusterConfig(
+  { args }: CniRequest,
+  { coordination }: CoordinatorDeps,
+  signal: AbortSignal,
+): Promise<PodCoordination | undefined> {
+  const { K8S_POD_NAMESPACE: namespace, K8S_POD_NAME: name } = args;
+  return namespace && name ? coordination?.({ namespace, name }, signal) : undefined;
+}
+
+function requirePrevResult({ config }: CniRequest): CniResult {
+  if (config.prevResult !== undefined) return config.prevResult;
   throw new CniError(
-    cniErrorCodes.unsupportedField,
-    `coordinator mode ${config.mode} on ${request.ifName}: only underlay mode on the pod's first interface (${config.podDefaultCniNic}) is supported`,
-    'set spec.enableCoordinator: false in the SpiderMultusConfig of additional interfaces',
+    cniErrorCodes.invalidNetworkConfig,
+    'coordinator must be called as a chained plugin: prevResult is missing',
+    'put it after the plugin that makes the interface',
   );
 }
 
@@ -106,199 +136,103 @@ function requireNetns(request: CniRequest): string {
   );
 }
 
-function connectionOf(pod: RtNetlink, host: RtNetlink, ifName: string): Connection {
-  const podIps = globalAddresses(pod, pod.mustLink(ifName).ifindex);
-  if (podIps.length === 0) {
-    throw new CniError(
-      cniErrorCodes.invalidNetworkConfig,
-      `${ifName} has no address`,
-      'the plugin before coordinator must configure one: is IPAM disabled?',
-    );
-  }
-  // First the address the node itself would use to talk to the pod, then all its others.
-  const preferred = podIps.map((ip) => host.routeTo(ip)?.source).filter((ip) => ip !== undefined);
-  const others = host
-    .links()
-    .filter((link) => isNodeLink(link.name))
-    .flatMap((link) => globalAddresses(host, link.ifindex));
-  return { podIps, hostIps: distinct([...preferred, ...others]) };
-}
-
-function globalAddresses(rt: RtNetlink, ifindex: number): IpAddress[] {
-  return rt
-    .addresses(ifindex)
-    .filter((address) => address.scope === globalScope)
-    .map((address) => address.address);
-}
-
-function distinct(ips: readonly IpAddress[]): IpAddress[] {
-  return [...new Map(ips.map((ip) => [formatIp(ip), ip])).values()];
-}
-
-function tuneInterface(
+/** Upstream refuses every interface that is not there yet, so that only the first could be named. */
+function requireDefaultRouteNic(
+  { podDefaultRouteNic: name }: CoordinatorConfig,
   pod: RtNetlink,
-  netns: Netns,
-  ifName: string,
-  connection: Connection,
-  config: CoordinatorConfig,
+  coming: readonly string[],
 ): void {
-  const link = pod.mustLink(ifName);
-  if (config.podMacPrefix !== undefined)
-    pod.setLink(link.ifindex, { mac: macFor(config.podMacPrefix, link, connection) });
-  if (config.txQueueLength > 0) pod.setLink(link.ifindex, { txQueueLength: config.txQueueLength });
-  if (podFamilies(connection).includes(6)) writeSysctl(netns, 'net.ipv6.conf.all.disable_ipv6', '0');
-  if (config.podRpFilter !== undefined) writeSysctl(netns, 'net.ipv4.conf.all.rp_filter', String(config.podRpFilter));
+  if (name === undefined || coming.includes(name) || pod.linkByName(name) !== undefined) return;
+  throw new CniError(
+    cniErrorCodes.invalidPod,
+    `podDefaultRouteNIC: ${name} don't exist in pod`,
+    'name an interface of the pod in the annotation ipam.spidernet.io/default-route-nic, or in spec.coordinator.podDefaultRouteNIC',
+  );
 }
 
-/** The prefix and the last four bytes of the pod's address: unique wherever the address is. */
-function macFor(prefix: string, link: Link, connection: Connection): string {
-  if (link.kind === 'ipvlan') {
-    throw new CniError(
-      cniErrorCodes.unsupportedField,
-      'podMACPrefix cannot be used with ipvlan: its interfaces share the MAC address of their parent',
-      'remove spec.coordinator.podMACPrefix, or use macvlan',
-    );
-  }
-  const ip = connection.podIps.find((candidate) => candidate.family === 4) ?? connection.podIps[0];
-  const bytes = ip === undefined ? new Uint8Array(4) : ipToBytes(ip).slice(-4);
-  return [prefix, ...Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'))].join(':');
+function withMac(result: CniResult, { ifName, netns }: CniRequest, mac: string): CniResult {
+  const interfaces = result.interfaces.map((each) =>
+    each.name === ifName && each.sandbox === netns ? { ...each, mac } : each,
+  );
+  return { ...result, interfaces };
 }
 
-interface VethPair {
-  readonly pod: Link;
-  readonly host: Link;
-}
-
-/** Made once: a repeated ADD finds the pair it made; half of a pair, or another's, is replaced. */
-function ensureVeth(
-  pod: RtNetlink,
-  host: RtNetlink,
-  netns: Netns,
-  containerId: string,
-  config: CoordinatorConfig,
-): VethPair {
-  const name = hostVethName(containerId);
-  const inPod = pod.linkByName(podVethName);
-  const onHost = host.linkByName(name);
-  if (inPod !== undefined && onHost !== undefined && inPod.parentIfindex === onHost.ifindex)
-    return { pod: inPod, host: onHost };
-  if (onHost !== undefined) host.deleteLink(onHost.ifindex);
-  const left = pod.linkByName(podVethName);
-  if (left !== undefined) pod.deleteLink(left.ifindex);
-  // Explicit MAC addresses: udev would give others to links that come without, after the neighbour entries are set.
-  const peer = { name: podVethName, mac: randomMac(), mtu: config.vethMtu, netnsFd: netns.fd };
-  host.addLink({ kind: 'veth', name, mac: randomMac(), mtu: config.vethMtu, peer });
-  return { pod: pod.mustLink(podVethName), host: host.mustLink(name) };
-}
-
-/** Locally administered, unicast. */
-function randomMac(): string {
-  const bytes = randomBytes(6);
-  bytes[0] = ((bytes[0] ?? 0) & 0xfc) | 0x02;
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
-}
-
-function configurePod(
-  pod: RtNetlink,
-  ifName: string,
-  veth: VethPair,
-  connection: Connection,
-  config: CoordinatorConfig,
-): void {
-  const { ifindex } = veth.pod;
-  if (config.vethLinkAddress !== undefined && podFamilies(connection).includes(4)) {
-    pod.setAddress({
-      ifindex,
-      address: config.vethLinkAddress,
-      prefixLen: ipToPrefix(config.vethLinkAddress).prefixLen,
-    });
-  }
-  for (const address of connection.hostIps) pod.setNeighbour({ ifindex, address, mac: veth.host.mac });
-  const nicIndex = pod.mustLink(ifName).ifindex;
-  for (const { device, dst, ...route } of podRoutes(connection, config)) {
-    pod.replaceRoute({
-      ...route,
-      ...(dst === undefined ? {} : { dst }),
-      ifindex: device === 'veth0' ? ifindex : nicIndex,
-    });
-  }
-  for (const family of podFamilies(connection))
-    pod.ensureRule({ family, priority: rulePriority, fwmark: replyMark, table: coordinatorTables.replies });
-}
-
-function configureHost(host: RtNetlink, veth: VethPair, connection: Connection, config: CoordinatorConfig): void {
-  const table = config.hostRuleTable;
-  for (const family of podFamilies(connection)) host.ensureRule({ family, priority: rulePriority, table });
-  removeLeftovers(host, veth, connection, table);
-  for (const address of connection.podIps) {
-    host.setNeighbour({ ifindex: veth.host.ifindex, address, mac: veth.pod.mac });
-    host.replaceRoute({
-      family: address.family,
-      dst: ipToPrefix(address),
-      ifindex: veth.host.ifindex,
-      scope: 'link',
-      table,
-    });
-  }
-}
-
-/** An earlier pod may have had the address: its entries would send this pod's packets elsewhere. */
-function removeLeftovers(host: RtNetlink, veth: VethPair, connection: Connection, table: number): void {
-  const ours = new Set(connection.podIps.map(formatIp));
-  for (const neighbour of host.neighbours()) {
-    if (ours.has(formatIp(neighbour.address)) && neighbour.ifindex !== veth.host.ifindex)
-      host.deleteNeighbour({ ifindex: neighbour.ifindex, address: neighbour.address });
-  }
-  for (const route of host.routes()) {
-    const isOurs =
-      route.dst !== undefined &&
-      ours.has(formatIp(route.dst.address)) &&
-      route.dst.prefixLen === ipToPrefix(route.dst.address).prefixLen;
-    if (!isOurs || route.table !== table || route.ifindex === veth.host.ifindex || route.dst === undefined) continue;
-    host.deleteRoute({
-      family: route.family,
-      dst: route.dst,
-      table,
-      ...(route.ifindex === undefined ? {} : { ifindex: route.ifindex }),
-    });
-  }
-}
-
-/** Needs neither the agent's state nor the pod's namespace; routes and neighbours vanish with the link. */
+/**
+ * Needs neither the pod's namespace nor the cluster's configuration: what the node has for the pod vanishes with the veth pair.
+ * For a further interface that goes alone, its addresses are taken away by name.
+ */
 function remove(request: CniRequest): void {
+  const { containerId, config, ifName } = request;
+  const named = config['podDefaultCniNic'];
+  const defaultNic = typeof named === 'string' && named !== '' ? named : defaultInterface;
+  const isDefault = ifName === defaultNic;
+  const isGone = request.netns === undefined || netnsInode(request.netns) === undefined;
   using host = RtNetlink.open();
-  const link = host.linkByName(hostVethName(request.containerId));
-  if (link !== undefined) host.deleteLink(link.ifindex);
+  if (isDefault || isGone) {
+    const link = host.linkByName(hostVethName(containerId));
+    if (link !== undefined) host.deleteLink(link.ifindex);
+  }
+  if (isDefault || isGone) return;
+  using pod = RtNetlink.open(request.netns);
+  const door = [podVethName, defaultNic]
+    .map((name) => findDoor({ door: name }, { pod, host }))
+    .find((found) => found !== undefined);
+  if (door === undefined) return;
+  const inPod = addressesOf(pod, ifName);
+  const addresses = inPod.length > 0 ? inPod : addressesIn(config.prevResult, ifName);
+  for (const table of tablesWith(host, door, addresses)) removeAddresses(host, addresses, table);
 }
 
-function check(request: CniRequest): void {
-  const config = parseCoordinatorConfig(request.config);
+function addressesIn(result: CniResult | undefined, ifName: string): IpAddress[] {
+  if (result === undefined) return [];
+  const index = result.interfaces.findIndex(({ name, sandbox }) => name === ifName && Boolean(sandbox));
+  return result.ips
+    .filter((ip) => ip.interface === undefined || ip.interface === index)
+    .flatMap(({ address }) => parseIp(address.split('/')[0] ?? '') ?? []);
+}
+
+/** hostRuleTable as it was at ADD, which the cluster may have changed since. */
+function tablesWith(host: RtNetlink, door: Door, addresses: readonly IpAddress[]): Set<number> {
+  const ours = new Set(addresses.map(formatIp));
+  const { main, local } = routeTable;
+  const routes = host.routes().filter(({ ifindex, table }) => ifindex === door.host.ifindex && table !== local);
+  const found = routes.filter(
+    ({ dst, table }) => table !== main && dst !== undefined && ours.has(formatIp(dst.address)),
+  );
+  return new Set(found.map(({ table }) => table));
+}
+
+async function check(request: CniRequest, deps: CoordinatorDeps, signal: AbortSignal): Promise<void> {
+  if (isDisabled(request)) return;
+  using host = RtNetlink.open();
+  const coordination = await clusterConfig(request, deps, signal);
+  const config = parseCoordinatorConfig(request.config, coordination?.config);
   if (config.mode === 'disabled') return;
   using pod = RtNetlink.open(requireNetns(request));
-  using host = RtNetlink.open();
-  const inPod = pod.linkByName(podVethName);
-  const onHost = host.linkByName(hostVethName(request.containerId));
+  const findings = findingsOf(request, config, pod, host);
+  if (findings.length === 0) return;
+  const what = `CHECK of the pod's connection to its node: ${findings[0]}`;
+  throw new CniError(cniErrorCodes.checkFailed, what, findings.join('; '));
+}
+
+function findingsOf(request: CniRequest, config: CoordinatorConfig, pod: RtNetlink, host: RtNetlink): string[] {
+  const role = checkedRole(request, config, pod);
+  const door = findDoor(role, { pod, host });
+  if (door === undefined) return [`${role.door} is missing in the pod, or does not lead to the node`];
   const findings: string[] = [];
-  if (inPod === undefined || !inPod.up)
-    findings.push(`${podVethName} is ${inPod === undefined ? 'missing' : 'down'} in the pod`);
-  if (inPod !== undefined && !hasReplyPath(pod, inPod.ifindex))
-    findings.push(`${podVethName} does not mark what comes in: answers to it leave by ${request.ifName}`);
-  if (onHost === undefined || !onHost.up)
-    findings.push(`${hostVethName(request.containerId)} is ${onHost === undefined ? 'missing' : 'down'} on the node`);
-  const routed = new Set(
-    host
-      .routes()
-      .filter((r) => r.table === config.hostRuleTable && r.ifindex === onHost?.ifindex && r.dst !== undefined)
-      .map((r) => (r.dst === undefined ? '' : formatIp(r.dst.address))),
-  );
-  for (const ip of globalAddresses(pod, pod.mustLink(request.ifName).ifindex)) {
-    if (!routed.has(formatIp(ip)))
+  if (!door.pod.up) findings.push(`${role.door} is down in the pod`);
+  if (!door.host.up) findings.push(`${door.host.name} is down on the node`);
+  if (role.mode === 'underlay' && !hasReplyPath(pod, door.pod.ifindex))
+    findings.push(`${role.door} does not mark what comes in: answers to it leave by ${request.ifName}`);
+  for (const ip of addressesOf(pod, request.ifName)) {
+    if (!isRouted(host, ip, door, config.hostRuleTable))
       findings.push(`the node has no route to ${formatIp(ip)} in table ${config.hostRuleTable}`);
   }
-  if (findings.length > 0)
-    throw new CniError(
-      cniErrorCodes.checkFailed,
-      `CHECK of the pod's connection to its node: ${findings[0]}`,
-      findings.join('; '),
-    );
+  return findings;
+}
+
+/** A veth0 that is missing must not make it another mode. */
+function checkedRole({ ifName }: CniRequest, config: CoordinatorConfig, pod: RtNetlink): Pick<Role, 'mode' | 'door'> {
+  if (ifName === config.podDefaultCniNic) return { mode: 'underlay', door: podVethName };
+  return decideRole(config, ifName, pod.links());
 }

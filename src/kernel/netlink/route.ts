@@ -1,4 +1,4 @@
-/** Routes (include/uapi/linux/rtnetlink.h). Multipath routes are read as their first hop. */
+/** Routes (include/uapi/linux/rtnetlink.h). A multipath route is read as one route for each of its hops. */
 import {
   formatIp,
   formatPrefix,
@@ -9,12 +9,14 @@ import {
   type IpFamily,
   type IpPrefix,
 } from '../../core/ip.ts';
-import { type Attributes, MessageReader, MessageWriter, type NetlinkMessage } from './codec.ts';
+import { type Attributes, MessageReader, MessageWriter, type NetlinkMessage, parseAttributes } from './codec.ts';
 import { AddressFamily, addressFamily } from './constants.ts';
 
-const Rta = { dst: 1, oif: 4, gateway: 5, priority: 6, prefSrc: 7, table: 15 } as const;
+const Rta = { dst: 1, oif: 4, gateway: 5, priority: 6, prefSrc: 7, multipath: 9, table: 15 } as const;
 const RTN_UNICAST = 1;
+const rtnexthopLength = 8;
 const RTPROT_STATIC = 4;
+const RT_SCOPE_NOWHERE = 255;
 const RTNH_F_ONLINK = 4;
 
 export const routeTable = { main: 254, local: 255 } as const;
@@ -52,12 +54,22 @@ export interface RouteSpec {
 }
 
 export function encodeRoute(spec: RouteSpec): Uint8Array {
+  const scope = scopeNumber[spec.scope ?? 'universe'];
+  return encodeWith(spec, { scope, protocol: RTPROT_STATIC, type: RTN_UNICAST });
+}
+
+/** Whoever made the route and of whatever scope it is: the kernel compares what is not zero (fib_table_delete). */
+export function encodeRouteDeletion(spec: RouteSpec): Uint8Array {
+  return encodeWith(spec, { scope: RT_SCOPE_NOWHERE, protocol: 0, type: 0 });
+}
+
+function encodeWith(spec: RouteSpec, kind: { scope: number; protocol: number; type: number }): Uint8Array {
   const table = spec.table ?? routeTable.main;
   const writer = routeHeader({
+    ...kind,
     family: addressFamily(spec.family),
     dstLength: spec.dst?.prefixLen ?? 0,
     table: table < 256 ? table : 0,
-    scope: scopeNumber[spec.scope ?? 'universe'],
     flags: spec.onlink === true ? RTNH_F_ONLINK : 0,
   });
   writer.u32Attribute(Rta.table, table);
@@ -74,7 +86,9 @@ function routeHeader(header: {
   family: number;
   dstLength: number;
   table: number;
+  protocol: number;
   scope: number;
+  type: number;
   flags: number;
 }): MessageWriter {
   return new MessageWriter()
@@ -83,9 +97,9 @@ function routeHeader(header: {
     .u8(0)
     .u8(0)
     .u8(header.table)
-    .u8(RTPROT_STATIC)
+    .u8(header.protocol)
     .u8(header.scope)
-    .u8(RTN_UNICAST)
+    .u8(header.type)
     .u32(header.flags);
 }
 
@@ -104,7 +118,7 @@ export function encodeRouteLookup(dst: IpAddress): Uint8Array {
     .finish();
 }
 
-export function decodeRoute(message: NetlinkMessage): Route {
+export function decodeRoutes(message: NetlinkMessage): Route[] {
   const reader = new MessageReader(message.body);
   const family: IpFamily = reader.u8() === AddressFamily.inet ? 4 : 6;
   const dstLength = reader.u8();
@@ -116,7 +130,7 @@ export function decodeRoute(message: NetlinkMessage): Route {
   reader.skip(4);
   const attributes = reader.attributes();
   const dst = address(attributes, Rta.dst);
-  return {
+  const route: Route = {
     family,
     dst: dst === undefined ? undefined : makePrefix(dst, dstLength),
     gateway: address(attributes, Rta.gateway),
@@ -128,6 +142,24 @@ export function decodeRoute(message: NetlinkMessage): Route {
     type,
     protocol,
   };
+  const hops = decodeHops(attributes.bytes(Rta.multipath) ?? new Uint8Array());
+  return hops.length === 0 ? [route] : hops.map((hop) => ({ ...route, ...hop }));
+}
+
+/** struct rtnexthop: length, flags, hops, ifindex, then attributes. */
+function decodeHops(bytes: Uint8Array): Pick<Route, 'ifindex' | 'gateway'>[] {
+  const hops: Pick<Route, 'ifindex' | 'gateway'>[] = [];
+  for (let offset = 0; offset + rtnexthopLength <= bytes.length;) {
+    const header = new MessageReader(bytes.subarray(offset));
+    const length = header.u16();
+    header.skip(2);
+    const ifindex = header.i32();
+    if (length < rtnexthopLength || offset + length > bytes.length) break;
+    const attributes = parseAttributes(bytes.subarray(offset + rtnexthopLength, offset + length));
+    hops.push({ ifindex, gateway: address(attributes, Rta.gateway) });
+    offset += (length + 3) & ~3;
+  }
+  return hops;
 }
 
 function address(attributes: Attributes, type: number): IpAddress | undefined {

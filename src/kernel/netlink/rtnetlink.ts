@@ -47,9 +47,10 @@ import {
   tcHeader,
 } from './qdisc.ts';
 import {
-  decodeRoute,
+  decodeRoutes,
   describeRoute,
   encodeRoute,
+  encodeRouteDeletion,
   encodeRouteDump,
   encodeRouteLookup,
   type Route,
@@ -164,7 +165,7 @@ export class RtNetlink implements Disposable {
   /** Every table; filter by `table`. */
   routes(): Route[] {
     return families.flatMap((family) =>
-      this.#dump(Rtm.getRoute, encodeRouteDump(family), `IPv${family} routes`).map(decodeRoute),
+      this.#dump(Rtm.getRoute, encodeRouteDump(family), `IPv${family} routes`).flatMap(decodeRoutes),
     );
   }
 
@@ -178,7 +179,7 @@ export class RtNetlink implements Disposable {
       object: formatIp(dst),
     };
     const message = this.#conn.get(request, [Errno.ENETUNREACH, 113 /* EHOSTUNREACH */, Errno.ESRCH]);
-    return message === undefined ? undefined : decodeRoute(message);
+    return message === undefined ? undefined : decodeRoutes(message)[0];
   }
 
   /** Throws EEXIST when the same destination, table and metric are taken. */
@@ -191,7 +192,7 @@ export class RtNetlink implements Disposable {
   }
 
   deleteRoute(spec: RouteSpec): boolean {
-    return this.#remove(Rtm.delRoute, encodeRoute(spec), 'delete route', describeRoute(spec));
+    return this.#remove(Rtm.delRoute, encodeRouteDeletion(spec), 'delete route', describeRoute(spec));
   }
 
   // rules
