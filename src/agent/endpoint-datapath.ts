@@ -1,5 +1,5 @@
 /** The datapath seen from endpoint records: what to attach where, what to take away, what is missing. */
-import { podVethName } from '../cni/coordinator.ts';
+import { podVethName } from '../cni/coordinator-role.ts';
 import { hasErrorCode } from '../core/error.ts';
 import { netnsInode } from '../kernel/netns.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
