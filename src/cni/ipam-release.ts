@@ -16,8 +16,9 @@ export async function releaseAddresses(state: IpamState, request: CniRequest, si
   if (!(await mayRelease(state, request, pod, signal))) return;
   const { endpointName, isKept } = await heldBy(state, pod, signal);
   if (!isKept) {
-    await releaseRecords(state, (record) => isRecordOf(record, pod, request.ifName), recordHint(pod));
+    // The endpoint first: a record without one is found by garbage collection, an endpoint without a record is not.
     if (pod.uid !== undefined) await state.endpoints.forget(pod.namespace, endpointName, pod.uid, request.ifName);
+    await releaseRecords(state, (record) => isRecordOf(record, pod, request.ifName), recordHint(pod));
   }
   if (pod.uid !== undefined) state.forget(pod.uid, request.ifName, request.containerId);
 }

@@ -120,7 +120,7 @@ export class IpamTestApi {
         cached: () => options.cached ?? [...this.pools.values()],
         read: (name) => step('read pool', () => this.pools.get(name)),
         readAll: () => step('read pool', () => [...this.pools.values()]),
-        writeStatus: (pool) => step('write pool', () => this.#writeStatus(pool)),
+        writeStatus: (pool) => step('write pool', () => this.replaceStatus(pool)),
       },
       pods: {
         cached: (namespace, name) => this.pods.get(`${namespace}/${name}`),
@@ -131,7 +131,7 @@ export class IpamTestApi {
         read: (namespace, name) => step('read endpoint', () => this.endpoints.get(`${namespace}/${name}`)),
         create: (endpoint) => step('create endpoint', () => this.#createEndpoint(endpoint)),
         replace: (endpoint) => step('replace endpoint', () => this.#replaceEndpoint(endpoint)),
-        remove: (endpoint) => step('remove endpoint', () => this.#removeEndpoint(endpoint)),
+        remove: (endpoint) => step('remove endpoint', () => this.removeEndpoint(endpoint)),
       },
       reservedIps: async () => this.reserved,
       readOwner: ({ kind, namespace, name }) =>
@@ -148,7 +148,7 @@ export class IpamTestApi {
     };
   }
 
-  #writeStatus(pool: SpiderIPPool): SpiderIPPool {
+  replaceStatus(pool: SpiderIPPool): SpiderIPPool {
     const name = pool.metadata.name ?? '';
     const actual = this.pools.get(name);
     if (actual?.metadata.resourceVersion !== pool.metadata.resourceVersion) {
@@ -175,7 +175,7 @@ export class IpamTestApi {
     return this.#putEndpoint(endpoint);
   }
 
-  #removeEndpoint(endpoint: SpiderEndpoint): void {
+  removeEndpoint(endpoint: SpiderEndpoint): void {
     const key = endpointKey(endpoint);
     if (this.endpoints.get(key)?.metadata.uid === endpoint.metadata.uid) this.endpoints.delete(key);
   }

@@ -115,13 +115,16 @@ export class GcCollector {
     const mark = JSON.stringify(podKey);
     const holding = pools.cached().filter(({ status }) => status?.allocatedIPs?.includes(mark));
     if (holding.length === 0) return;
-    const facts = await this.#facts(namespace, name);
-    const released = new Set<string>();
-    for (const pool of holding) {
-      for (const uid of await this.#release(pool.metadata.name ?? '', podKey, facts)) released.add(uid);
-    }
+    for (const pool of holding) await this.#release(pool.metadata.name ?? '', namespace, name);
+  }
+
+  /** Before the records: a record without endpoint is found by the next scan, an endpoint without record is not. */
+  async #removeEndpoint(book: PoolBook, podKey: string, facts: Omit<GcFacts, 'record'>): Promise<void> {
     const { endpoint } = facts;
-    if (endpoint !== undefined && released.has(endpoint.status?.current.uid ?? ''))
+    if (endpoint === undefined) return;
+    const uid = endpoint.status?.current.uid;
+    const own = [...book.records.values()].find((record) => record.pod === podKey && record.podUid === uid);
+    if (own !== undefined && decideRecord({ ...facts, record: own }, this.#deps.settings).action === 'release')
       await this.#deps.endpoints.remove(endpoint);
   }
 
@@ -156,13 +159,20 @@ export class GcCollector {
     return false;
   }
 
-  /** UIDs of the pods whose records were released. The decision is made on the records as the API server has them. */
-  async #release(poolName: string, podKey: string, facts: Omit<GcFacts, 'record'>): Promise<string[]> {
+  /**
+   * The pool is read first, everything else after it, and the pool is written only if it is still that version. In the
+   * other order a pod of the same name may be made, and get an address, between what is known of the old one and the
+   * records: it would lose it. Found by test/ipam-chaos.test.ts.
+   */
+  async #release(poolName: string, namespace: string, name: string): Promise<void> {
     const { pools, settings, log, observe } = this.#deps;
+    const podKey = `${namespace}/${name}`;
     for (let attempt = 1; ; attempt++) {
       const pool = await pools.read('', poolName);
-      if (pool === undefined) return [];
+      if (pool === undefined) return;
       const book = new PoolBook(pool);
+      const facts = await this.#facts(namespace, name);
+      await this.#removeEndpoint(book, podKey, facts);
       const decisions = new Map<string, GcDecision>();
       const addresses = book.release((record, address) => {
         if (record.pod !== podKey) return false;
@@ -171,8 +181,7 @@ export class GcCollector {
         if (decision.action === 'wait') this.#suspects.set(podKey, decision.untilMs);
         return decision.action === 'release';
       });
-      if (addresses.length === 0) return [];
-      const uids = addresses.flatMap((address) => recordsIn(pool).get(address)?.podUid ?? []);
+      if (addresses.length === 0) return;
       const { allocatedIPs: _, ...rest } = pool.status ?? {};
       try {
         await pools.replaceStatus({ ...pool, status: { ...rest, ...book.status() } });
@@ -183,7 +192,7 @@ export class GcCollector {
       observe?.('released', addresses.length);
       const reasons = addresses.map((address) => `${address}: ${decisions.get(address)?.reason ?? ''}`);
       log.info({ pool: poolName, pod: podKey, reasons }, 'addresses returned');
-      return uids;
+      return;
     }
   }
 
