@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The CNI executable of Sluice: hands the CNI environment and stdin to the node agent and prints its answer.
- * The name it is called by is the plugin's name (sluice, cilium-cni, spiderpool, coordinator).
+ * The name it is called by is the plugin's name (sluice, cilium-cni, spiderpool, coordinator, ifacer).
  * The protocol is described in docs/reference/cni.md and in src/cni/wire.ts.
  */
 #include "buffer.h"

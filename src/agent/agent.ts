@@ -15,6 +15,7 @@ import type { ObjectReference } from '../api/kubernetes.ts';
 import { apiVersionOf, networkPolicies, nodes, pods } from '../api/resources.ts';
 import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import type { PluginTable } from '../cni/invoke.ts';
+import { createIfacerPlugin } from '../cni/ifacer.ts';
 import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { createSluicePlugin } from '../cni/sluice.ts';
@@ -426,6 +427,7 @@ function pluginTable(
         endpoints.addInterface(containerId, ifName, interfaceName),
       coordination: (pod, signal) => coordinator.of(pod, signal),
     }),
+    ifacer: createIfacerPlugin({ log }),
   };
 }
 

@@ -109,7 +109,7 @@ export interface PluginConfig {
 }
 
 export interface CniRequest {
-  /** The executable's name: sluice, cilium-cni, spiderpool, coordinator. */
+  /** The executable's name: sluice, cilium-cni, spiderpool, coordinator, ifacer. */
   readonly plugin: string;
   readonly command: CniCommand;
   /** Empty for STATUS and GC. */

@@ -1,4 +1,5 @@
 /** Links: what `ip link` shows, adds and changes (include/uapi/linux/if_link.h). */
+import { encodeBond, type BondOptions } from './bond.ts';
 import { MessageReader, MessageWriter, type Attributes, type NetlinkMessage } from './codec.ts';
 
 const Ifla = {
@@ -20,6 +21,7 @@ const VETH_INFO_PEER = 1;
 const IFLA_MACVLAN_MODE = 1;
 const IFLA_IPVLAN_MODE = 1;
 const IFLA_IPVLAN_FLAGS = 2;
+const IFLA_VLAN_ID = 1;
 const IFF_UP = 0x1;
 const IFF_LOWER_UP = 0x10000;
 
@@ -56,6 +58,8 @@ export interface Link {
   /** Upper device: a bridge or bond (IFLA_MASTER). */
   readonly masterIfindex: number | undefined;
   readonly ipvlanMode: IpvlanMode | undefined;
+  /** Tag of a vlan. */
+  readonly vlanId: number | undefined;
   readonly stats: LinkStats | undefined;
 }
 
@@ -75,6 +79,8 @@ export type LinkSpec = LinkCommon &
     | { readonly kind: 'veth'; readonly peer: LinkCommon }
     | { readonly kind: 'macvlan'; readonly parentIfindex: number; readonly mode: MacvlanMode }
     | { readonly kind: 'ipvlan'; readonly parentIfindex: number; readonly mode: IpvlanMode }
+    | { readonly kind: 'vlan'; readonly parentIfindex: number; readonly vlanId: number }
+    | { readonly kind: 'bond'; readonly options: BondOptions }
     | { readonly kind: 'bridge' | 'ifb' | 'dummy' }
   );
 
@@ -117,11 +123,20 @@ export function encodeLinkChange(ifindex: number, change: LinkChange): Uint8Arra
 export function encodeLinkSpec(spec: LinkSpec): Uint8Array {
   const writer = linkHeader(new MessageWriter(), 0, spec.up);
   writeCommon(writer, spec);
-  if (spec.kind === 'macvlan' || spec.kind === 'ipvlan') writer.u32Attribute(Ifla.link, spec.parentIfindex);
+  if (spec.kind === 'macvlan' || spec.kind === 'ipvlan' || spec.kind === 'vlan')
+    writer.u32Attribute(Ifla.link, spec.parentIfindex);
   writer.nested(Ifla.linkInfo, (info) => {
     info.stringAttribute(IFLA_INFO_KIND, spec.kind);
     const data = encodeKindData(spec);
     if (data !== undefined) info.attribute(IFLA_INFO_DATA, data);
+  });
+  return writer.finish();
+}
+
+export function encodeBondChange(ifindex: number, options: BondOptions): Uint8Array {
+  const writer = linkHeader(new MessageWriter(), ifindex, undefined);
+  writer.nested(Ifla.linkInfo, (info) => {
+    info.stringAttribute(IFLA_INFO_KIND, 'bond').attribute(IFLA_INFO_DATA, encodeBond(options));
   });
   return writer.finish();
 }
@@ -143,6 +158,10 @@ function encodeKindData(spec: LinkSpec): Uint8Array | undefined {
         .u16Attribute(IFLA_IPVLAN_MODE, ipvlanModes.indexOf(spec.mode))
         .u16Attribute(IFLA_IPVLAN_FLAGS, 0)
         .finish();
+    case 'vlan':
+      return writer.u16Attribute(IFLA_VLAN_ID, spec.vlanId).finish();
+    case 'bond':
+      return encodeBond(spec.options);
     case 'bridge':
     case 'ifb':
     case 'dummy':
@@ -181,6 +200,7 @@ export function decodeLink(message: NetlinkMessage): Link {
     parentNetnsId: attributes.u32(Ifla.linkNetnsId),
     masterIfindex: attributes.u32(Ifla.master),
     ipvlanMode: kind === 'ipvlan' ? ipvlanModes[info?.nested(IFLA_INFO_DATA)?.u16(IFLA_IPVLAN_MODE) ?? -1] : undefined,
+    vlanId: kind === 'vlan' ? info?.nested(IFLA_INFO_DATA)?.u16(IFLA_VLAN_ID) : undefined,
     stats: decodeStats(attributes),
   };
 }

@@ -12,12 +12,14 @@ import {
   encodeAddressDump,
   type InterfaceAddress,
 } from './address.ts';
+import type { BondOptions } from './bond.ts';
 import type { NetlinkMessage } from './codec.ts';
 import { NetlinkConn, type NetlinkRequest } from './conn.ts';
 import { NlmFlag, Rtm } from './constants.ts';
 import { decodeFilter, encodeFilter, encodeFilterQuery, type Filter, type FilterSpec } from './filter.ts';
 import {
   decodeLink,
+  encodeBondChange,
   encodeLinkByName,
   encodeLinkChange,
   encodeLinkRequest,
@@ -127,6 +129,11 @@ export class RtNetlink implements Disposable {
 
   setLink(ifindex: number, change: LinkChange): void {
     this.#execute(Rtm.newLink, 0, encodeLinkChange(ifindex, change), 'change link', `ifindex ${ifindex}`);
+  }
+
+  /** Of a bond that exists. */
+  changeBond(ifindex: number, options: BondOptions): void {
+    this.#execute(Rtm.newLink, 0, encodeBondChange(ifindex, options), 'change bond', `ifindex ${ifindex}`);
   }
 
   /** False when it was gone already. */

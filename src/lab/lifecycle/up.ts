@@ -108,7 +108,7 @@ function prepareHost(lab: LabLayout, state: LabState): void {
 }
 
 /** The executables of shim/, under the names that network configurations use. */
-const shimNames = ['sluice', 'cilium-cni', 'spiderpool', 'coordinator'];
+const shimNames = ['sluice', 'cilium-cni', 'spiderpool', 'coordinator', 'ifacer'];
 
 function linkPlugins(lab: LabLayout): void {
   mkdirSync(lab.cniBinDir, { recursive: true });
