@@ -4,11 +4,12 @@ import { Argument, Command } from 'commander';
 import { formatErrorChain } from '../src/core/error.ts';
 import { cniSuite } from './cni.ts';
 import { datapathSuite } from './datapath.ts';
+import { ipamSuite } from './ipam.ts';
 import { policySuite } from './policy.ts';
 import { scaleSuite } from './scale.ts';
 import { formatTable, type Suite } from './report.ts';
 
-const suites: readonly Suite[] = [cniSuite, datapathSuite, policySuite, scaleSuite];
+const suites: readonly Suite[] = [cniSuite, datapathSuite, ipamSuite, policySuite, scaleSuite];
 
 const program = new Command('bench')
   .description(

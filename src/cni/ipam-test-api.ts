@@ -31,8 +31,8 @@ export type StepHook = (step: ApiStep, when: 'before' | 'after') => Promise<void
 
 export interface TestAgentOptions {
   readonly node?: string;
-  /** The pools that its cache holds for ever; by default it has the newest. */
-  readonly cached?: readonly SpiderIPPool[];
+  /** The pools that its cache holds; by default it has the newest. */
+  readonly cached?: readonly SpiderIPPool[] | (() => readonly SpiderIPPool[]);
   readonly attachments?: readonly KnownAttachment[];
   readonly onStep?: StepHook;
   readonly deps?: Partial<IpamDeps>;
@@ -117,7 +117,7 @@ export class IpamTestApi {
     };
     return {
       pools: {
-        cached: () => options.cached ?? [...this.pools.values()],
+        cached: () => cachedPools(options) ?? [...this.pools.values()],
         read: (name) => step('read pool', () => this.pools.get(name)),
         readAll: () => step('read pool', () => [...this.pools.values()]),
         writeStatus: (pool) => step('write pool', () => this.replaceStatus(pool)),
@@ -185,6 +185,10 @@ export class IpamTestApi {
     this.endpoints.set(endpointKey(stored), stored);
     return stored;
   }
+}
+
+function cachedPools({ cached }: TestAgentOptions): readonly SpiderIPPool[] | undefined {
+  return typeof cached === 'function' ? cached() : cached;
 }
 
 function endpointKey({ metadata }: SpiderEndpoint): string {
