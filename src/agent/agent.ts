@@ -17,6 +17,7 @@ import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import type { PluginTable } from '../cni/invoke.ts';
 import { createIfacerPlugin } from '../cni/ifacer.ts';
 import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
+import { IpamState } from '../cni/ipam-state.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { createSluicePlugin } from '../cni/sluice.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
@@ -46,6 +47,7 @@ import { NamespaceBandwidth } from './namespace-bandwidth.ts';
 import { PeriodicTask } from './periodic-task.ts';
 import { PolicyAudit } from './policy-audit.ts';
 import { PolicyReconciler } from './policy-reconciler.ts';
+import { buildSpiderApi } from './spider-api.ts';
 
 export interface AgentOptions {
   readonly kubeConfig: KubeConfig;
@@ -58,6 +60,8 @@ export interface AgentOptions {
   readonly cniSocketPath: string;
   /** Socket of the API for tools; default: agent.sock beside the CNI socket. */
   readonly agentSocketPath?: string | undefined;
+  /** Socket for Spiderpool's own CNI executables; absent: none. */
+  readonly spiderSocketPath?: string | undefined;
   /** When pods are isolated; default: when a policy selects them. */
   readonly policyEnforcement?: EnforcementMode | undefined;
   /** "127.0.0.1:9879"; absent: no HTTP. */
@@ -141,6 +145,10 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
   undo.push(() => cni.stop());
   await listenAgentApi(parts.api, options.agentSocketPath ?? join(dirname(options.cniSocketPath), 'agent.sock'));
   undo.push(() => parts.api.close());
+  if (options.spiderSocketPath !== undefined) {
+    await listenAgentApi(parts.spiderApi, options.spiderSocketPath, '--spider-socket');
+    undo.push(() => parts.spiderApi.close());
+  }
   return health?.url;
 }
 
@@ -153,6 +161,7 @@ interface Parts {
   readonly tasks: readonly PeriodicTask[];
   readonly health: FastifyInstance;
   readonly api: FastifyInstance;
+  readonly spiderApi: FastifyInstance;
   readonly plugins: PluginTable;
   readonly onAnswered: OnAnswered;
 }
@@ -208,7 +217,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
       }),
       metrics: metrics.registry,
     }),
-    plugins: pluginTable(options, { client, cluster, coordinator, endpoints, store, clock }),
+    ...pluginTable(options, { client, cluster, coordinator, endpoints, store, clock }),
     onAnswered: answeredObserver(log, metrics),
   };
 }
@@ -393,7 +402,7 @@ function pluginTable(
     readonly store: EndpointStore;
     readonly clock: Clock;
   },
-): PluginTable {
+): Pick<Parts, 'plugins' | 'spiderApi'> {
   const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
   const { client, cluster, coordinator, endpoints, store, clock } = parts;
   const sluice = createSluicePlugin({ endpoints, log });
@@ -417,10 +426,16 @@ function pluginTable(
     clock,
     log,
   });
-  return {
-    sluice,
-    'cilium-cni': sluice,
-    spiderpool: createIpamPlugin(ipam),
+  const state = new IpamState(ipam);
+  const spiderpool = createIpamPlugin(ipam, state);
+  const spiderApi = buildSpiderApi({
+    state,
+    plugin: spiderpool,
+    coordinator: async (pod, signal) => (await coordinator.of(pod, signal)).config,
+    releaseConflictIps: true,
+  });
+  const plugins = {
+    ...{ sluice, 'cilium-cni': sluice, spiderpool },
     coordinator: createCoordinatorPlugin({
       log,
       onInterface: async ({ containerId, ifName, interfaceName }) =>
@@ -429,6 +444,7 @@ function pluginTable(
     }),
     ifacer: createIfacerPlugin({ log }),
   };
+  return { plugins, spiderApi };
 }
 
 function answeredObserver(log: Logger, metrics: AgentMetrics): OnAnswered {

@@ -13,6 +13,7 @@ interface AgentFlags {
   readonly stateDir: string;
   readonly cniSocket: string;
   readonly agentSocket?: string;
+  readonly spiderSocket?: string;
   readonly policyEnforcement: EnforcementMode;
   readonly healthAddress: string;
   readonly attachmentNamespace: string;
@@ -32,6 +33,7 @@ export function registerAgentCommand(program: Command): void {
     .option('--state-dir <directory>', 'endpoint records', '/var/lib/sluice')
     .option('--cni-socket <path>', 'unix socket of the CNI executables', '/run/sluice/cni.sock')
     .option('--agent-socket <path>', 'unix socket of the API for tools (default: agent.sock beside the CNI socket)')
+    .option('--spider-socket <path>', 'unix socket for Spiderpool’s own CNI executables (default: none)')
     .addOption(policyEnforcementOption())
     .option('--health-address <host:port>', '/healthz, /readyz and /metrics', '127.0.0.1:9879')
     .option('--attachment-namespace <name>', 'namespace of attachments that are named without one', 'kube-system')
@@ -78,6 +80,7 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     stateDir: flags.stateDir,
     cniSocketPath: flags.cniSocket,
     agentSocketPath: flags.agentSocket,
+    spiderSocketPath: flags.spiderSocket,
     policyEnforcement: flags.policyEnforcement,
     healthAddress: flags.healthAddress,
     attachmentNamespace: flags.attachmentNamespace,

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { IpamTestApi } from '../cni/ipam-test-api.ts';
+import { createIpamPlugin } from '../cni/ipam.ts';
+import { buildSpiderApi } from './spider-api.ts';
+
+const args = {
+  containerID: 'c1',
+  ifName: 'eth0',
+  netNamespace: '/run/netns/x',
+  podNamespace: 'default',
+  podName: 'a',
+  podUID: 'uid-a',
+};
+
+function made(releaseConflictIps = true) {
+  const api = new IpamTestApi();
+  api.addPool('p', {
+    ipVersion: 4,
+    subnet: '10.0.0.0/24',
+    ips: ['10.0.0.10-10.0.0.12'],
+    gateway: '10.0.0.1',
+    routes: [{ dst: '10.9.0.0/16', gw: '10.0.0.2' }],
+  });
+  api.addPod('a');
+  const { state } = api.agent();
+  const app = buildSpiderApi({
+    state,
+    plugin: createIpamPlugin(state.deps, state),
+    coordinator: async ({ name }) => ({ mode: name, overlayPodCIDR: [], serviceCIDR: [], tunePodRoutes: true }),
+    releaseConflictIps,
+  });
+  return { api, app };
+}
+
+describe("the socket of Spiderpool's executables", () => {
+  it('gives, shows and takes back an address in their shapes', async () => {
+    const { api, app } = made();
+    assert.equal((await app.inject({ url: '/v1/ipam/healthy' })).statusCode, 200);
+    const body = { ...args, defaultIPv4IPPool: ['p'], defaultIPv6IPPool: null };
+    const added = await app.inject({ method: 'POST', url: '/v1/ipam/ip', payload: body });
+    assert.equal(added.statusCode, 200, added.body);
+    assert.deepEqual(added.json(), {
+      ips: [
+        {
+          version: 4,
+          address: '10.0.0.10/24',
+          nic: 'eth0',
+          ipPool: 'p',
+          gateway: '10.0.0.1',
+          vlan: 0,
+          enableGatewayDetection: false,
+          enableIPConflictDetection: false,
+        },
+      ],
+      routes: [
+        { ifName: 'eth0', dst: '0.0.0.0/0', gw: '10.0.0.1' },
+        { ifName: 'eth0', dst: '10.9.0.0/16', gw: '10.0.0.2' },
+      ],
+      dns: {},
+    });
+    const shown = await app.inject({ url: '/v1/workloadendpoint?podNamespace=default&podName=a' });
+    const { interfaces, ...rest } = shown.json<{ interfaces: { ipv4: string; routes: unknown }[] }>();
+    assert.deepEqual(rest, { podNamespace: 'default', podName: 'a', podUID: 'uid-a', node: 'node1' });
+    assert.deepEqual([interfaces[0]?.ipv4, interfaces[0]?.routes], ['10.0.0.10/24', []]);
+    assert.equal((await app.inject({ method: 'DELETE', url: '/v1/ipam/ip', payload: args })).statusCode, 200);
+    assert.deepEqual(api.records('p'), {});
+  });
+
+  for (const [what, url, code] of [
+    ['no endpoint', '/v1/workloadendpoint?podNamespace=default&podName=b', 404],
+    ['no name', '/v1/workloadendpoint?podNamespace=default', 400],
+  ] as const) {
+    it(`answers ${code} for ${what}`, async () => assert.equal((await made().app.inject({ url })).statusCode, code));
+  }
+
+  it('answers a failure with 500 and a string', async () => {
+    const payload = { ...args, defaultIPv4IPPool: ['nope'] };
+    const answer = await made().app.inject({ method: 'POST', url: '/v1/ipam/ip', payload });
+    assert.equal(answer.statusCode, 500);
+    assert.match(answer.json<string>(), /failed to get original IPPool nope: .*not found/);
+  });
+
+  it('reads the body of GET /v1/coordinator/config', async () => {
+    const payload = { podNamespace: 'default', podName: 'a' };
+    const answer = await made().app.inject({ method: 'GET', url: '/v1/coordinator/config', payload });
+    assert.equal(answer.json<{ mode: string }>().mode, 'a');
+  });
+
+  for (const [what, owner, enabled, isConflict, code] of [
+    ['a stateless pod', 'Deployment', true, true, 200],
+    ['a stateless pod, switched off', 'Deployment', false, true, 521],
+    ['a StatefulSet’s pod', 'StatefulSet', true, true, 522],
+    ['a StatefulSet’s pod without a conflict', 'StatefulSet', true, false, 200],
+  ] as const) {
+    it(`answers ${code} to the release of conflicting addresses of ${what} (C00018, C00019)`, async () => {
+      const { api, app } = made(enabled);
+      api.addPod('a', {
+        ownerReferences: [{ apiVersion: 'apps/v1', kind: owner, name: 'o', uid: 'o', controller: true }],
+      });
+      await app.inject({ method: 'POST', url: '/v1/ipam/ip', payload: { ...args, defaultIPv4IPPool: ['p'] } });
+      const payload = { ...args, podUID: '', isReleaseConflictIPs: isConflict };
+      assert.equal((await app.inject({ method: 'DELETE', url: '/v1/ipam/ips', payload })).statusCode, code);
+      assert.equal(Object.keys(api.records('p')).length, code === 200 ? 0 : 1);
+      assert.equal(api.endpoints.size, code === 200 ? 0 : 1);
+    });
+  }
+});
