@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { type Command, Option } from 'commander';
 import { enforcementModes, type EnforcementMode } from '../api/agent-api.ts';
 import { adoptionModes, type AdoptionMode } from '../agent/limits.ts';
+import { registerAgentCleanupCommand } from './agent-cleanup.ts';
 import { logLevelOption } from './controller.ts';
 import { createLogger, stopSignal } from './process.ts';
 
@@ -24,8 +25,8 @@ interface AgentFlags {
 }
 
 export function registerAgentCommand(program: Command): void {
-  program
-    .command('agent')
+  const agent = program.command('agent');
+  agent
     .description('serve CNI calls of this node and keep policy and limits of its pods in the kernel')
     .option('--kubeconfig <file>', 'default: the service account, or what $KUBECONFIG and ~/.kube/config say')
     .option('--node-name <name>', 'the name of this node’s Node object', hostname())
@@ -42,6 +43,7 @@ export function registerAgentCommand(program: Command): void {
     .addOption(mapSizeOption())
     .addOption(logLevelOption())
     .action(runAgent);
+  registerAgentCleanupCommand(agent);
 }
 
 const adoptionOption = (): Option =>

@@ -67,6 +67,10 @@ const redirectHandle = 1;
 const u32Handle = 0x8000_0800;
 const rootHandle = tcMakeHandle(0x51c, 0);
 const childHandle = tcMakeHandle(0x51d, 0);
+/** Takes the root's place for a moment, so that the interface is limited all the while. */
+const spareHandle = tcMakeHandle(0x51e, 0);
+/** Of segmentation offload, with its headers. */
+const maxPacketBytes = 65_536 + 256;
 const ethernetHeaderBytes = 14;
 /** Bucket and queue are 32-bit numbers. */
 const maxBytes = 0xffff_ffff;
@@ -174,8 +178,14 @@ function installRoot(
     });
     return;
   }
-  const hadRoot = netlink.qdiscs(link.ifindex).some((qdisc) => qdisc.handle === rootHandle && qdisc.kind === 'tbf');
-  netlink.replaceQdisc({ ...root, options: { kind: 'tbf', ...tbf } });
+  const before = netlink.qdiscs(link.ifindex).find((qdisc) => qdisc.handle === rootHandle)?.tbf;
+  const hadRoot = before !== undefined;
+  const options = { kind: 'tbf', ...tbf } as const;
+  // A queued packet that the new bucket cannot hold would wait for ever, and everything behind it: measured, a flow stands
+  // still from 100 to 20 Mbit/s. TBF cuts packets that are too large only when they come, so the queue is given up.
+  if (before !== undefined && shrinksBelowPacket(before, tbf.burstBytes))
+    netlink.replaceQdisc({ ...root, handle: spareHandle, options });
+  netlink.replaceQdisc({ ...root, options });
   if (shaper === 'tbf') return;
   try {
     netlink.replaceQdisc({
@@ -190,6 +200,11 @@ function installRoot(
   }
 }
 
+function shrinksBelowPacket(before: NonNullable<Qdisc['tbf']>, burstBytes: number): boolean {
+  const burstBefore = (before.burstNs * before.rateBytes) / 1e9;
+  return burstBytes < maxPacketBytes && burstBytes < Math.floor(burstBefore);
+}
+
 function removeRoot(netlink: RtNetlink, link: Link): void {
   if (netlink.qdiscs(link.ifindex).some((qdisc) => qdisc.handle === rootHandle)) {
     netlink.deleteQdisc(link.ifindex, tcHandle.root);
@@ -199,7 +214,11 @@ function removeRoot(netlink: RtNetlink, link: Link): void {
 /** The redirect is made last: nothing goes to an ifb that is not ready. */
 function shapeIngress(netns: Netns, netlink: RtNetlink, link: Link, rateBps: number, ladder: readonly Shaper[]): void {
   const name = ifbName(link.ifindex);
-  if (netlink.linkByName(name) === undefined) netlink.addLink({ kind: 'ifb', name, mtu: link.mtu });
+  if (netlink.linkByName(name) === undefined) {
+    // A redirect to an ifb that somebody deleted drops everything, whatever gets its name.
+    removeRedirect(netlink, link);
+    netlink.addLink({ kind: 'ifb', name, mtu: link.mtu });
+  }
   const ifb = netlink.mustLink(name);
   if (ifb.mtu !== link.mtu) netlink.setLink(ifb.ifindex, { mtu: link.mtu });
   shape(netlink, { ...ifb, mtu: link.mtu }, rateBps, ladder, 'ingress');
@@ -209,9 +228,22 @@ function shapeIngress(netns: Netns, netlink: RtNetlink, link: Link, rateBps: num
 }
 
 function removeIngress(netlink: RtNetlink, link: Link): void {
-  if (hasRedirect(netlink, link)) netlink.deleteFilters(link.ifindex, tcHandle.clsactIngress, redirectPriority);
+  if (removeRedirect(netlink, link)) removeUnusedClsact(netlink, link);
   const ifb = netlink.linkByName(ifbName(link.ifindex));
   if (ifb !== undefined) netlink.deleteLink(ifb.ifindex);
+}
+
+function removeRedirect(netlink: RtNetlink, link: Link): boolean {
+  if (!hasRedirect(netlink, link)) return false;
+  netlink.deleteFilters(link.ifindex, tcHandle.clsactIngress, redirectPriority);
+  return true;
+}
+
+/** Programs of tcx links do not need it; our filters, where there is no tcx, do. */
+function removeUnusedClsact(netlink: RtNetlink, link: Link): void {
+  const parents = [tcHandle.clsactIngress, tcHandle.clsactEgress];
+  const isUsed = parents.some((parent) => netlink.filters(link.ifindex, parent).length > 0);
+  if (!isUsed) netlink.deleteQdisc(link.ifindex, tcHandle.ingress);
 }
 
 function hasClsact(netlink: RtNetlink, link: Link): boolean {
@@ -243,7 +275,7 @@ function addRedirect(netlink: RtNetlink, link: Link, ifbIfindex: number): void {
 function read(netlink: RtNetlink, link: Link): AppliedBandwidth {
   const egress = readShaper(netlink.qdiscs(link.ifindex));
   const ifb = netlink.linkByName(ifbName(link.ifindex));
-  const redirected = ifb !== undefined && hasRedirect(netlink, link);
+  const redirected = ifb?.up === true && hasRedirect(netlink, link);
   const ingress = redirected ? readShaper(netlink.qdiscs(ifb.ifindex)) : undefined;
   return { egressBps: egress?.rateBps, ingressBps: ingress?.rateBps, egress, ingress };
 }

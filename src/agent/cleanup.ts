@@ -1,0 +1,146 @@
+/**
+ * Takes away everything that an agent has put on a node, in the reverse order of making: limits, programs, names and maps on
+ * bpffs, records, sockets. Pods run on, without policy and without limits. Addresses and what the CNI chain made stay.
+ */
+import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { hasErrorCode } from '../core/error.ts';
+import type { Logger } from '../core/log.ts';
+import { Datapath } from '../datapath/datapath.ts';
+import { applyBandwidth, readBandwidth } from '../datapath/shaper.ts';
+import { netnsInode } from '../kernel/index.ts';
+import { EndpointStore, type EndpointRecord } from './endpoint-store.ts';
+import { InstanceLock, type InstancePlaces } from './instance-lock.ts';
+import { nodeNamespaces } from './pod-netns.ts';
+
+export interface CleanupOptions extends InstancePlaces {
+  readonly agentSocketPath?: string | undefined;
+  /** Only say what would be done. */
+  readonly dryRun: boolean;
+  readonly log: Logger;
+}
+
+export interface CleanupStep {
+  readonly what: 'limits' | 'programs' | 'endpoint' | 'bpffs' | 'records' | 'socket';
+  readonly object: string;
+}
+
+/** What was taken away, or would be. Throws already_exists while an agent runs, before anything is touched. */
+export async function cleanUp(options: CleanupOptions): Promise<CleanupStep[]> {
+  const { stateDir, bpffsDir } = options;
+  const missing = [stateDir, bpffsDir].filter((dir) => !existsSync(dir));
+  const lock = await InstanceLock.acquire(options);
+  try {
+    const records = readRecords(options);
+    return [
+      ...cleanRecorded(options, records),
+      ...(await cleanUnrecorded(options, records)),
+      ...cleanFiles(options, missing),
+    ];
+  } finally {
+    await lock.release();
+    // Taking the lock makes its directories.
+    for (const dir of missing) removeIfEmpty(dir);
+  }
+}
+
+function readRecords({ stateDir, log }: CleanupOptions): readonly EndpointRecord[] {
+  return existsSync(join(stateDir, 'endpoints')) ? EndpointStore.open(stateDir, log).list() : [];
+}
+
+function cleanRecorded({ bpffsDir, dryRun }: CleanupOptions, records: readonly EndpointRecord[]): CleanupStep[] {
+  // Opening makes maps where there are none.
+  const isEmpty = !existsSync(bpffsDir) || readdirSync(bpffsDir).length === 0;
+  using datapath = isEmpty ? undefined : Datapath.open({ bpffsDir });
+  const steps = records.flatMap((record) => [...takeLimits(record, dryRun), ...takePrograms(record, datapath, dryRun)]);
+  const known = new Set(records.map(({ endpointId }) => endpointId));
+  const orphans = datapath?.orphans(known) ?? [];
+  for (const { endpointId } of dryRun ? [] : orphans) datapath?.detachEndpoint(endpointId);
+  const ofOrphans = orphans.map(({ endpointId }) => step('endpoint', `${endpointId}, which no record knows`));
+  return [...steps, ...ofOrphans];
+}
+
+function takeLimits(record: EndpointRecord, dryRun: boolean): CleanupStep[] {
+  if (!isAlive(record)) return [];
+  const { netns, ifName: interfaceName, pod } = record;
+  const isLimited = removeLimits({ netns, interfaceName }, dryRun);
+  return isLimited ? [step('limits', `${interfaceName} of pod ${pod.namespace}/${pod.name}`)] : [];
+}
+
+function takePrograms(record: EndpointRecord, datapath: Datapath | undefined, dryRun: boolean): CleanupStep[] {
+  const { endpointId, netns, interfaces, pod } = record;
+  const places = isAlive(record) ? interfaces.map((interfaceName) => ({ netns, interfaceName })) : [];
+  if (!dryRun) datapath?.detachEndpoint(endpointId, places);
+  const ofPod = `of pod ${pod.namespace}/${pod.name}`;
+  return [
+    ...places.map(({ interfaceName }) => step('programs', `${interfaceName} ${ofPod}`)),
+    step('endpoint', `${endpointId} ${ofPod}`),
+  ];
+}
+
+/** Limits of this node's pods whose records are lost. */
+async function cleanUnrecorded({ dryRun }: CleanupOptions, records: readonly EndpointRecord[]): Promise<CleanupStep[]> {
+  const known = new Set(records.map(({ netnsInode: inode }) => inode));
+  const others = (await nodeNamespaces(new Set())).filter(({ inode }) => !known.has(inode));
+  return others.flatMap(({ path: netns, interfaces }) =>
+    interfaces.flatMap(({ name: interfaceName }) =>
+      removeLimits({ netns, interfaceName }, dryRun)
+        ? [step('limits', `${interfaceName} in ${netns}, which no record knows`)]
+        : [],
+    ),
+  );
+}
+
+/** Whether there were any. */
+function removeLimits(place: { readonly netns: string; readonly interfaceName: string }, dryRun: boolean): boolean {
+  try {
+    const { egress, ingress } = readBandwidth(place);
+    // An ifb without its redirect limits nothing, and goes too.
+    if (!dryRun) applyBandwidth(place);
+    return egress !== undefined || ingress !== undefined;
+  } catch (error) {
+    if (hasErrorCode(error, 'not_found')) return false;
+    throw error;
+  }
+}
+
+function cleanFiles(options: CleanupOptions, missing: readonly string[]): CleanupStep[] {
+  const { stateDir, bpffsDir, cniSocketPath, dryRun } = options;
+  const agentSocket = options.agentSocketPath ?? join(dirname(cniSocketPath), 'agent.sock');
+  const candidates = [
+    ...(missing.includes(bpffsDir) ? [] : [step('bpffs', bpffsDir)]),
+    step('records', join(stateDir, 'endpoints')),
+    ...[cniSocketPath, agentSocket].map((path) => step('socket', path)),
+  ];
+  const steps = candidates.filter(({ object }) => existsSync(object));
+  if (dryRun) return steps;
+  for (const { what, object } of steps) {
+    if (what === 'bpffs') emptyDirectory(object);
+    else rmSync(object, { recursive: true, force: true });
+  }
+  for (const dir of [bpffsDir, stateDir]) removeIfEmpty(dir);
+  return steps;
+}
+
+/** The directory itself may be a mount point. */
+function emptyDirectory(dir: string): void {
+  for (const name of readdirSync(dir)) rmSync(join(dir, name), { recursive: true, force: true });
+}
+
+/** Whatever else is in it is somebody else's. */
+function removeIfEmpty(dir: string): void {
+  try {
+    rmdirSync(dir);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'EBUSY' && code !== 'ENOENT') throw error;
+  }
+}
+
+function isAlive({ netns, netnsInode: inode }: EndpointRecord): boolean {
+  return String(netnsInode(netns)) === inode;
+}
+
+function step(what: CleanupStep['what'], object: string): CleanupStep {
+  return { what, object };
+}

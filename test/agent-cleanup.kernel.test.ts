@@ -1,0 +1,79 @@
+/** `sluice agent cleanup` on a node whose agent has stopped: everything goes, and nothing before it is asked for. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { cleanUp } from '../src/agent/cleanup.ts';
+import { pods } from '../src/api/resources.ts';
+import { silentLogger } from '../src/core/log.ts';
+import { address, type TestPair } from '../src/datapath/test-bed.ts';
+import { haveTcx, queryTcx, RtNetlink, withNetns } from '../src/kernel/index.ts';
+import { AgentBed, namespace, node, type RunningAgent } from './agent-bed.ts';
+
+describe('agent cleanup', () => {
+  let bed: AgentBed;
+  let agent: RunningAgent;
+  let pair: TestPair;
+
+  before(async () => {
+    bed = await AgentBed.create();
+    agent = await bed.startReady();
+    pair = bed.pair();
+    const annotations = { 'kubernetes.io/ingress-bandwidth': '10M', 'kubernetes.io/egress-bandwidth': '20M' };
+    const spec = { nodeName: node, containers: [{ name: 'c', image: 'none' }] };
+    await bed.kube.create(pods, { metadata: { namespace, name: 'web', labels: { app: 'web' }, annotations }, spec });
+    await bed.createPolicy('closed', { podSelector: {}, policyTypes: ['Ingress', 'Egress'] });
+    const answer = await bed.cni('ADD', 'web', pair);
+    assert.equal(answer.status, 0, JSON.stringify(answer.body));
+  });
+  after(() => bed.close());
+
+  const run = (dryRun: boolean) =>
+    cleanUp({
+      bpffsDir: bed.bpffsDir,
+      stateDir: join(bed.dir, 'state'),
+      cniSocketPath: join(bed.dir, 'cni.sock'),
+      ...{ dryRun, log: silentLogger },
+    });
+
+  /** What the pod's namespace holds of us. */
+  function found(): string[] {
+    using netlink = RtNetlink.open(pair.pod);
+    const { ifindex } = netlink.mustLink('eth0');
+    const programs = haveTcx()
+      ? withNetns(pair.pod, () => [...queryTcx(ifindex, 'ingress'), ...queryTcx(ifindex, 'egress')])
+      : [];
+    return [
+      ...netlink.links().flatMap(({ kind }) => (kind === 'ifb' ? ['ifb'] : [])),
+      ...netlink.qdiscs(ifindex).flatMap(({ kind }) => (/tbf|cake|clsact/.test(kind) ? [kind] : [])),
+      ...programs.map(() => 'program'),
+    ];
+  }
+
+  it('refuses while the agent runs', async () => {
+    await assert.rejects(run(false), /another agent runs/);
+    await bed.stop(agent, 'SIGTERM');
+    assert(!pair.ping('pod', address.peer4), 'policy outlives the agent');
+  });
+
+  it('lists with --dry-run what it then removes, and the pod is free', async () => {
+    const before = found();
+    assert(before.includes('ifb'), before.join());
+    const planned = await run(true);
+    assert.deepEqual(found(), before, 'a dry run changes nothing');
+    assert.deepEqual([...new Set(planned.map(({ what }) => what))].sort(), [
+      'bpffs',
+      'endpoint',
+      'limits',
+      'programs',
+      'records',
+    ]);
+    assert(planned.some(({ object }) => object === `eth0 of pod ${namespace}/web`));
+    assert.deepEqual(await run(false), planned);
+    // Where hooks are filters, the empty clsact stays.
+    assert.deepEqual(found(), haveTcx() ? [] : ['clsact']);
+    assert(pair.ping('pod', address.peer4));
+    for (const path of [bed.bpffsDir, join(bed.dir, 'state')]) assert(!existsSync(path), path);
+    assert.deepEqual(await run(false), [], 'a second time there is nothing');
+  });
+});
