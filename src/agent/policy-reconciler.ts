@@ -8,39 +8,46 @@
  * that both allow is not cut in between:
  *
  *   1. policies widened in place: entries for identities that no address has yet. Nobody matches those.
- *   2. ipcache: addresses move to their new identities, which every policy knows since step 1.
- *   3. policies as they are to be. Identities without addresses are then released; their numbers rest before reuse.
- *      Where only their entries are to go, they go in place: no policy is written anew, no connection judged again.
+ *   2. ipcache: addresses move to these new identities, which every policy knows since step 1; all that old or new policies
+ *      tell apart stays apart. Each is now judged by the new policies, and by what the old ones allow to anyone.
+ *   3. policies as they are to be.
+ *   4. ipcache: what only the old policies told apart joins, and entries that are not needed go: the new policies, which are
+ *      in force, judge them as one already. Identities without addresses are released; their numbers rest before reuse.
+ *      Their entries go in place: no policy is written anew, no connection judged again.
+ *
+ * Steps 1 to 3 are one pass, and step 4 is the same pass once more: with the policies settled (IdentityAssignment). Where
+ * only addresses change, the first pass finds them settled, and there is no other.
  *
  * Writing the new policies first would be wrong: an address that a new policy excepts (ipBlock.except) still has an
- * identity that does not know of the exception, and would be let in until step 2. In step 2 an address may move to an
- * identity that others have already; it is then judged by the old policies as one of them, as if its labels had changed a
- * moment before the policies did.
+ * identity that does not know of the exception, and would be let in until step 2. Joining before step 3 would be wrong: an
+ * address that an old policy excepts would be judged by it as one that it does not.
  *
  * Until every informer is synced nothing is written: what an earlier agent left in the kernel stays in force. Identities
- * of a new process begin above all that the kernel holds, so that an old entry never means somebody else.
+ * of a new process begin above all that the kernel holds, so that an old entry never means somebody else. A pod that is
+ * gone from the API while its endpoint is not (forced deletion) is judged by what was known of it last.
  */
 import type { EnforcementMode } from '../api/agent-api.ts';
 import type { Pod } from '../api/kubernetes.ts';
 import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
-import { parsePrefix, type IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
-import { compareEntries, PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
-import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import {
-  anyIdentity,
-  firstAllocatedIdentity,
-  IdentityAllocator,
-  lastAllocatedIdentity,
-  type IdentityId,
-} from '../policy/identity.ts';
+  compareEntries,
+  EntrySet,
+  PodPolicyCompiler,
+  type EndpointPolicy,
+  type PolicyEntry,
+} from '../policy/compile.ts';
+import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
+import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { IpcacheTable } from '../policy/ipcache-table.ts';
 import type { PolicyIndex } from '../policy/policy-index.ts';
-import { RuleIds } from '../policy/rule-id.ts';
+import { everyPort } from '../policy/port.ts';
+import { noRule, RuleIds } from '../policy/rule-id.ts';
 import { IdentityView } from '../policy/select.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
+import { IdentityAssignment, type IpcacheChange } from './identity-assignment.ts';
 import { agentLimits } from './limits.ts';
 
 export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'entries'> {
@@ -58,10 +65,7 @@ export interface PolicyMaps {
   ): void;
   /** What the kernel holds; undefined while the endpoint drops everything. */
   policy(endpointId: number): ProgrammedPolicy | undefined;
-  updateIpcache(change: {
-    readonly upsert: readonly (readonly [IpPrefix, number])[];
-    readonly remove: readonly IpPrefix[];
-  }): void;
+  updateIpcache(change: IpcacheChange): void;
   /** Prefix in canonical text → identity. */
   ipcache(): ReadonlyMap<string, number>;
 }
@@ -97,18 +101,19 @@ export class PolicyReconciler {
   readonly #compiler: PodPolicyCompiler;
   readonly #deps: PolicyReconcilerDeps;
   readonly #runner: BoundedRunner;
-  readonly #identities: IdentityAllocator;
+  readonly #identities: IdentityAssignment;
   readonly #view = new IdentityView();
-  /** The entries that this process wrote, each with a reference in the allocator. */
-  readonly #held = new Map<string, IdentityId>();
-  /** What the kernel holds, when that may differ from `#held`: before the first run, and after a failure. */
-  #found: ReadonlyMap<string, number> | undefined;
+  /** What is in force; endpoints that drop everything have none. */
   readonly #policies = new Map<number, Written>();
   readonly #failures = new Map<number, unknown>();
+  /** As the API had it last. */
+  readonly #pods = new Map<number, Pod>();
   /** Diagnostic → when it was told. */
   readonly #told = new Map<string, number>();
   /** What the prefixes in use were computed from. */
   #prefixesFor: PrefixesInput | undefined;
+  /** Whether the addresses are also told apart by prefixes that no policy names any more. */
+  #lingering = false;
   /** Why the last run ended before it reached every endpoint. */
   #runFailure: unknown;
   #lastFailure: string | undefined;
@@ -116,14 +121,13 @@ export class PolicyReconciler {
   constructor(deps: PolicyReconcilerDeps) {
     this.#deps = deps;
     this.#compiler = new PodPolicyCompiler(this.ruleIds, deps.enforcement);
-    this.#found = deps.maps.ipcache();
-    this.#identities = new IdentityAllocator({
-      nowMs: () => deps.clock.monotonicMs(),
-      firstNumber: firstFreeNumber(this.#found.values()),
-      onAdded: (id, descriptor) => this.#view.add(id, descriptor),
-      onRemoved: (id) => this.#view.remove(id),
-    });
     for (const record of deps.endpoints()) this.#adopt(record.endpointId);
+    this.#identities = new IdentityAssignment({
+      clock: deps.clock,
+      view: this.#view,
+      inKernel: () => deps.maps.ipcache(),
+      inPolicies: [...this.#policies.values()].flatMap(({ entries }) => entries.map(({ identity }) => identity)),
+    });
     this.#runner = new BoundedRunner({
       name: 'policy',
       run: () => this.runNow(),
@@ -196,16 +200,13 @@ export class PolicyReconciler {
   }
 
   #reconcile(): void {
-    const local = this.#localPods();
     this.#forgetGone();
+    const local = this.#localPods();
     this.#failures.clear();
     this.#runFailure = undefined;
     try {
-      this.#moveAddresses(local);
-      for (const [record, pod] of local) {
-        const audit = this.#deps.audited?.(record.pod.namespace) === true;
-        this.#write(record.endpointId, { ...this.#compile(pod, true), audit });
-      }
+      this.#pass(local);
+      if (this.#failures.size === 0 && (this.#lingering || this.#identities.waiting)) this.#pass(local);
     } catch (error) {
       this.#runFailure = error;
       if (hasErrorCode(error, 'limit_exceeded')) this.#deps.onFull?.(error, undefined);
@@ -223,79 +224,61 @@ export class PolicyReconciler {
     });
   }
 
-  /** Steps 1 and 2. After a failure the allocator is as it was, and the next run compares everything. */
-  #moveAddresses(local: readonly LocalPod[]): void {
-    this.#updateInputs(local);
-    const moves: Move[] = [];
-    try {
-      const created = this.#plan(moves);
-      const change = ipcacheChange(moves);
-      if (change.upsert.length + change.remove.length > 0) {
-        this.#widenPolicies(local, created);
-        this.#deps.maps.updateIpcache(change);
-      }
-    } catch (error) {
-      for (const { to } of moves) if (to !== undefined) this.#identities.release(to);
-      // The changes were taken from the table, and the kernel may have some of them.
-      this.#found = this.#deps.maps.ipcache();
-      throw error;
-    }
-    this.#found = undefined;
-    for (const { text, to } of moves) {
-      const before = this.#held.get(text);
-      if (to === undefined) this.#held.delete(text);
-      else this.#held.set(text, to);
-      if (before !== undefined) this.#identities.release(before);
+  #pass(local: readonly LocalPod[]): void {
+    const settled = this.#isSettled(local);
+    this.#updateInputs(local, settled);
+    this.#identities.update(this.#deps.cluster.addresses, settled, (change, created) => {
+      this.#widenPolicies(local, created);
+      this.#deps.maps.updateIpcache(change);
+    });
+    for (const [record, pod] of local) {
+      const policy = this.#wanted(record, pod);
+      for (const diagnostic of policy.diagnostics) this.#tell(diagnostic);
+      this.#write(record.endpointId, policy);
     }
   }
 
-  /** Which of the entries that may have changed go where, with a reference for each new identity. Answers the identities made. */
-  #plan(moves: Move[]): Set<number> {
-    const { addresses } = this.#deps.cluster;
-    const changed = addresses.takeChanged();
-    const texts =
-      this.#found === undefined
-        ? changed
-        : new Set([...addresses.texts(), ...this.#found.keys(), ...this.#held.keys()]);
-    const created = new Set<number>();
-    // The order decides which identity gets which number: it must not depend on that of the events.
-    for (const text of [...texts].sort()) {
-      const descriptor = addresses.get(text);
-      const known = this.#identities.size;
-      const to = descriptor && this.#identities.acquire(descriptor);
-      if (descriptor !== undefined && to === undefined) throw outOfIdentities();
-      if (to !== undefined && this.#identities.size > known) created.add(to);
-      moves.push({ text, from: (this.#found ?? this.#held).get(text), to });
-    }
-    return created;
+  /** Whether the policies in force let in nobody, of all identities that addresses have, whom those that are wanted do not. */
+  #isSettled(local: readonly LocalPod[]): boolean {
+    return local.every(([record, pod]) => {
+      const written = this.#policies.get(record.endpointId);
+      return written === undefined || (written.ours && isWithin(written, this.#wanted(record, pod)));
+    });
   }
 
   /** What is known on this node only: which prefixes its policies name, and the addresses of its pods. */
-  #updateInputs(local: readonly LocalPod[]): void {
+  #updateInputs(local: readonly LocalPod[], settled: boolean): void {
     const { addresses, policyIndex } = this.#deps.cluster;
     addresses.setOwnAddresses(local.map(([{ pod, ips }]) => ({ ...pod, ips })));
     const namespaces = new Set(local.map(([record]) => record.pod.namespace));
     const input = { policyIndex, revision: policyIndex.revision, namespaces: [...namespaces].sort().join(' ') };
     const before = this.#prefixesFor;
     const same = before?.policyIndex === policyIndex && before.revision === input.revision;
-    if (same && before.namespaces === input.namespaces) return;
-    addresses.setPrefixes(policyIndex.prefixes(namespaces));
+    if (same && before.namespaces === input.namespaces && !(settled && this.#lingering)) return;
+    const prefixes = policyIndex.prefixes(namespaces);
+    const kept = settled ? [] : addresses.prefixes();
+    addresses.setPrefixes([...prefixes, ...kept]);
+    this.#lingering = [...addresses.prefixes()].length > prefixes.length;
     this.#prefixesFor = input;
   }
 
-  /** Endpoints whose pod is known. Without its pod, as after a forced deletion, an endpoint keeps what it has. */
+  /** Endpoints whose pod is or was known. Another, found after a restart, keeps what it has. */
   #localPods(): LocalPod[] {
     return this.#deps.endpoints().flatMap((record) => {
-      const pod = this.#deps.cluster.podOf(record.pod);
-      return pod === undefined ? [] : [[record, pod] as const];
+      const last = this.#pods.get(record.endpointId);
+      const pod = this.#deps.cluster.podOf(record.pod) ?? (last?.metadata?.uid === record.pod.uid ? last : undefined);
+      if (pod === undefined) return [];
+      this.#pods.set(record.endpointId, pod);
+      return [[record, pod] as const];
     });
   }
 
-  #widenPolicies(local: readonly LocalPod[], unmapped: ReadonlySet<number>): void {
-    for (const [{ endpointId }, pod] of local) {
+  #widenPolicies(local: readonly LocalPod[], created: ReadonlySet<IdentityId>): void {
+    for (const [record, pod] of local) {
+      const { endpointId } = record;
       const current = this.#policies.get(endpointId);
       if (current === undefined) continue; // drops everything until step 3
-      const extra = this.#compile(pod, false).entries.filter((entry) => unmapped.has(entry.identity));
+      const extra = entriesFor(created, this.#wanted(record, pod), current);
       if (extra.length === 0) continue;
       this.#attempt(endpointId, () => {
         this.#deps.maps.amendPolicy(endpointId, { add: extra, forget: new Set() });
@@ -304,10 +287,9 @@ export class PolicyReconciler {
     }
   }
 
-  #compile(pod: Pod, final: boolean): EndpointPolicy {
+  #wanted({ pod: { namespace } }: EndpointRecord, pod: Pod): EndpointPolicy & ProgrammedPolicy {
     const policy = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view);
-    if (final) for (const diagnostic of policy.diagnostics) this.#tell(diagnostic);
-    return policy;
+    return { ...policy, audit: this.#deps.audited?.(namespace) === true };
   }
 
   #write(endpointId: number, { isolated, entries, audit = false }: ProgrammedPolicy): void {
@@ -331,7 +313,9 @@ export class PolicyReconciler {
       this.#deps.maps.setPolicy(endpointId, policy);
     } catch (error) {
       if (!hasErrorCode(error, 'limit_exceeded')) throw error;
-      this.#deps.maps.setPolicy(endpointId, { isolated: policy.isolated, entries: [] });
+      const closed = { isolated: policy.isolated, entries: [] };
+      this.#deps.maps.setPolicy(endpointId, closed);
+      this.#policies.set(endpointId, { ...closed, ours: true });
       this.#deps.maps.setPolicy(endpointId, policy);
     }
   }
@@ -348,11 +332,13 @@ export class PolicyReconciler {
   }
 
   #attempt(endpointId: number, write: () => Written): void {
+    const before = this.#policies.get(endpointId);
     try {
       this.#policies.set(endpointId, write());
     } catch (error) {
-      // Unknown now: the next run writes it again.
-      this.#policies.delete(endpointId);
+      // Where nothing else is known to be in force, the next run writes it again.
+      const now = this.#policies.get(endpointId);
+      if (now !== undefined && now === before) this.#policies.set(endpointId, { ...now, ours: false });
       this.#failures.set(endpointId, error);
       if (hasErrorCode(error, 'limit_exceeded')) this.#deps.onFull?.(error, endpointId);
     }
@@ -360,7 +346,7 @@ export class PolicyReconciler {
 
   #forgetGone(): void {
     const known = new Set(this.#deps.endpoints().map((record) => record.endpointId));
-    for (const id of this.#policies.keys()) if (!known.has(id)) this.#policies.delete(id);
+    for (const map of [this.#policies, this.#pods]) for (const id of map.keys()) if (!known.has(id)) map.delete(id);
   }
 
   #adopt(endpointId: number): void {
@@ -392,28 +378,34 @@ interface PrefixesInput {
   readonly namespaces: string;
 }
 
-/** One entry of the ipcache: what the kernel has and what it is to have. */
-interface Move {
-  readonly text: string;
-  readonly from: number | undefined;
-  readonly to: IdentityId | undefined;
+const directions = ['ingress', 'egress'] as const;
+
+/** What `current` needs so that these identities, which it does not know, are judged by it as by `wanted`. */
+function entriesFor(ids: ReadonlySet<IdentityId>, wanted: ProgrammedPolicy, current: ProgrammedPolicy): PolicyEntry[] {
+  const entries = new EntrySet();
+  for (const entry of wanted.entries) if (ids.has(entry.identity)) entries.add(entry);
+  for (const entry of newToAnyone(wanted, current)) for (const identity of ids) entries.add({ ...entry, identity });
+  return entries.sorted();
 }
 
-/**
- * Entries are written one after the other, so the order counts: the longest prefixes are added first and removed last. A
- * shorter one added before them would for a moment answer for addresses that it is not to answer for.
- */
-function ipcacheChange(moves: readonly Move[]): { upsert: [IpPrefix, number][]; remove: IpPrefix[] } {
-  const upsert: [IpPrefix, number][] = [];
-  const remove: IpPrefix[] = [];
-  for (const { text, from, to } of moves) {
-    if (to === from) continue;
-    if (to === undefined) remove.push(prefixOf(text));
-    else upsert.push([prefixOf(text), to]);
-  }
-  upsert.sort(([a], [b]) => b.prefixLen - a.prefixLen);
-  remove.sort((a, b) => a.prefixLen - b.prefixLen);
-  return { upsert, remove };
+/** What `wanted` allows to anyone, and `current` does not. */
+function newToAnyone(wanted: ProgrammedPolicy, current: ProgrammedPolicy): PolicyEntry[] {
+  const toAnyone = ({ entries }: ProgrammedPolicy): PolicyEntry[] =>
+    entries.filter(({ identity }) => identity === anyIdentity);
+  const known = toAnyone(current);
+  const added = toAnyone(wanted).filter((entry) => !known.some((other) => sameEntry(entry, other)));
+  const opened = directions.filter(
+    (direction) => current.isolated[direction] && (!wanted.isolated[direction] || wanted.audit === true),
+  );
+  const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
+  return [...added, ...opened.map((direction) => ({ direction, ...everything }))];
+}
+
+/** Whether `a` is `b`, or closed where `b` isolates. */
+function isWithin(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
+  if (samePolicy(a, b)) return true;
+  const closes = directions.every((direction) => a.isolated[direction] || !b.isolated[direction]);
+  return a.entries.length === 0 && a.audit !== true && closes;
 }
 
 /** Entries are sorted, so equal policies are equal item by item. */
@@ -435,27 +427,4 @@ function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
       a.portPrefixLen === b.portPrefixLen &&
       a.ruleId === b.ruleId)
   );
-}
-
-function prefixOf(text: string): IpPrefix {
-  const prefix = parsePrefix(text);
-  if (prefix !== undefined) return prefix;
-  throw new SluiceError({ code: 'internal', operation: 'parse prefix', object: text, what: 'not canonical' });
-}
-
-/** Above all numbers in use; from the start again when less than a quarter of them is left. */
-function firstFreeNumber(used: Iterable<number>): number {
-  let highest: number = firstAllocatedIdentity - 1;
-  for (const id of used) highest = Math.max(highest, id);
-  return highest < lastAllocatedIdentity * 0.75 ? highest + 1 : firstAllocatedIdentity;
-}
-
-function outOfIdentities(): SluiceError {
-  return new SluiceError({
-    code: 'limit_exceeded',
-    operation: 'allocate',
-    object: 'identity',
-    what: 'all numbers are in use or rest after use',
-    remedy: 'restart the agent; fewer distinct label sets or ipBlock prefixes need fewer identities',
-  });
 }

@@ -2,18 +2,20 @@
 
 import fc, { type IProperty } from 'fast-check';
 
-export interface CheckOptions {
+export interface CheckOptions<T = unknown> {
   readonly seed?: number | undefined;
   readonly runs?: number | undefined;
   /** Of a failure that was reported: straight to the shrunk counterexample. */
   readonly path?: string | undefined;
+  /** Looked at first: what was found once. */
+  readonly examples?: readonly T[] | undefined;
 }
 
 /**
  * Runs the property and prints the seed first, so that a failure can be repeated: pass the printed seed as
  * `seed`. (fast-check's own message holds the seed too, but only when the property fails and does not hang.)
  */
-export function check<T>(property: IProperty<T>, options: CheckOptions = {}): void {
+export function check<T>(property: IProperty<T>, options: CheckOptions<T> = {}): void {
   const seed = options.seed ?? randomSeed();
   console.log(`# fast-check seed ${seed}`);
   fc.assert(property, {
@@ -21,6 +23,7 @@ export function check<T>(property: IProperty<T>, options: CheckOptions = {}): vo
     numRuns: options.runs ?? 300,
     includeErrorInReport: true,
     ...(options.path !== undefined && { path: options.path }),
+    ...(options.examples !== undefined && { examples: [...options.examples] }),
   });
 }
 

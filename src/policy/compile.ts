@@ -180,7 +180,7 @@ class Recorder implements Identities {
  * addresses have another one as soon as an ipBlock contains them.
  */
 function addHostEntries(entries: EntrySet, identities: Identities): void {
-  for (const identity of identities.hosts) entries.add('ingress', identity, everyPort, hostRule);
+  for (const identity of identities.hosts) entries.add(allow('ingress', identity, everyPort, hostRule));
 }
 
 /** Answers the port names that no destination of the rule has. */
@@ -193,14 +193,14 @@ function addRule(
 ): string[] {
   const peers = rule.peers === undefined ? [anyIdentity] : union(rule.peers.map((peer) => identities.select(peer)));
   if (rule.ports === undefined) {
-    for (const identity of peers) entries.add(rule.direction, identity, everyPort, ruleId);
+    for (const identity of peers) entries.add(allow(rule.direction, identity, everyPort, ruleId));
     return [];
   }
   const unresolved: string[] = [];
   for (const port of rule.ports) {
     const destinations = destinationsOf(port, rule, peers, endpoint, identities);
     const added = destinations.map(([identity, matches]) => {
-      for (const match of matches) entries.add(rule.direction, identity, match, ruleId);
+      for (const match of matches) entries.add(allow(rule.direction, identity, match, ruleId));
       return matches.length;
     });
     if (port.kind === 'named' && !added.some((count) => count > 0)) unresolved.push(port.name);
@@ -244,17 +244,25 @@ function union(lists: readonly (readonly IdentityId[])[]): readonly IdentityId[]
   return lists.length === 1 ? (lists[0] ?? []) : [...new Set(lists.flat())];
 }
 
+function allow(
+  direction: Direction,
+  identity: IdentityId,
+  { protocol, port, portPrefixLen }: PortMatch,
+  ruleId: number,
+): PolicyEntry {
+  return { direction, identity, protocol, port, portPrefixLen, ruleId, action: 'allow' };
+}
+
 /** Entries by what they match; of two rules that allow the same, the first is named. */
-class EntrySet {
+export class EntrySet {
   readonly #entries = new Map<number, PolicyEntry>();
 
-  add(direction: Direction, identity: IdentityId, match: PortMatch, ruleId: number): void {
-    const { protocol, port, portPrefixLen } = match;
+  add(entry: PolicyEntry): void {
+    const { direction, identity, protocol, port, portPrefixLen } = entry;
     // 1 + 24 + 8 + 17 bits: a port prefix is its bits, then a one, then zeros.
     const ports = (port << 1) | (1 << (16 - portPrefixLen));
     const key = (((direction === 'ingress' ? 0 : 2 ** 24) + identity) * 2 ** 8 + protocol) * 2 ** 17 + ports;
-    if (this.#entries.has(key)) return;
-    this.#entries.set(key, { direction, identity, protocol, port, portPrefixLen, ruleId, action: 'allow' });
+    if (!this.#entries.has(key)) this.#entries.set(key, entry);
   }
 
   sorted(): PolicyEntry[] {

@@ -46,13 +46,15 @@ export interface IdentityDescriptor {
   readonly namedPorts?: readonly NamedPort[] | undefined;
   /** In canonical text, sorted: the prefixes in use that contain the address. */
   readonly prefixes: readonly string[];
+  /** Makes a class of its own of addresses that policies cannot tell from others; means nothing to policies. */
+  readonly apart?: number | undefined;
 }
 
 /** Equal texts for equal classes, whatever the order of labels and lists. */
 export function descriptorKey(descriptor: IdentityDescriptor): string {
-  const { kind, namespace, labels, namespaceLabels, namedPorts = [], prefixes } = descriptor;
+  const { kind, namespace, labels, namespaceLabels, namedPorts = [], prefixes, apart } = descriptor;
   const ports = namedPorts.map(({ name, protocol, port }) => `${name}/${protocol}/${port}`).sort();
-  return JSON.stringify([kind, namespace, sorted(labels), sorted(namespaceLabels), ports, [...prefixes].sort()]);
+  return JSON.stringify([kind, namespace, sorted(labels), sorted(namespaceLabels), ports, [...prefixes].sort(), apart]);
 }
 
 export interface IdentityAllocatorOptions {
@@ -65,6 +67,8 @@ export interface IdentityAllocatorOptions {
   readonly reuseDelayMs?: number;
   /** The first number given out: after a restart, one above all that the kernel still holds. */
   readonly firstNumber?: number;
+  /** Numbers that the kernel still holds with another meaning: never given out. */
+  readonly taken?: ReadonlySet<number>;
   /** Told of every class that gets a number, the reserved ones included, and of every number that is given back. */
   readonly onAdded?: (id: IdentityId, descriptor: IdentityDescriptor) => void;
   readonly onRemoved?: (id: IdentityId) => void;
@@ -163,6 +167,7 @@ export class IdentityAllocator {
 
   /** New numbers first: the longer a number rests, the better. */
   #takeNumber(): IdentityId | undefined {
+    while (this.#options.taken?.has(this.#next) === true) this.#next++;
     if (this.#next <= lastAllocatedIdentity) return this.#next++ as IdentityId;
     const oldest = this.#free[0];
     if (oldest === undefined || this.#nowMs() - oldest.sinceMs < this.#reuseDelayMs) return undefined;

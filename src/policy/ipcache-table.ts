@@ -159,6 +159,17 @@ export class IpcacheTable {
     return this.#describePod(owner.podClass, around);
   }
 
+  /** What the address or prefix is to policy without an entry of its own. */
+  around(text: string): IdentityDescriptor {
+    const prefix = parsePrefix(text);
+    return this.#describe('world', prefix === undefined ? [] : this.#prefixes.containing(prefix));
+  }
+
+  /** The ipBlock prefixes in use, in canonical text. */
+  *prefixes(): Generator<string> {
+    for (const [text] of this.#prefixes) yield text;
+  }
+
   #placePod(key: string, pod: Pod): void {
     const own = this.#own.get(key);
     const actual = own === undefined || own.uid !== (pod.metadata?.uid ?? '') ? pod : withAddresses(pod, own.ips);
