@@ -72,6 +72,8 @@ export interface AgentOptions {
   readonly clusterNetwork?: string | undefined;
   /** Which running pods without a record become endpoints; default: `underlay`. */
   readonly adoptExistingPods?: AdoptionMode | undefined;
+  /** Ask the link for conflicting addresses and silent gateways before a pod gets an address; default: neither. */
+  readonly detection?: { readonly conflicts: boolean; readonly gateways: boolean } | undefined;
   /** Entries per map; only maps that do not exist yet take a new size. */
   readonly mapSizes?: MapLimits | undefined;
   /** Another build of the programs than the one that comes with this version. */
@@ -217,7 +219,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
       }),
       metrics: metrics.registry,
     }),
-    ...pluginTable(options, { client, cluster, coordinator, endpoints, store, clock }),
+    ...pluginTable(options, { client, cluster, coordinator, endpoints, events, store, clock }),
     onAnswered: answeredObserver(log, metrics),
   };
 }
@@ -400,11 +402,12 @@ function pluginTable(
     readonly coordinator: CoordinatorSource;
     readonly endpoints: EndpointTable;
     readonly store: EndpointStore;
+    readonly events: EventRecorder;
     readonly clock: Clock;
   },
 ): Pick<Parts, 'plugins' | 'spiderApi'> {
   const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
-  const { client, cluster, coordinator, endpoints, store, clock } = parts;
+  const { client, cluster, coordinator, endpoints, events, store, clock } = parts;
   const sluice = createSluicePlugin({ endpoints, log });
   const ipam = createKubeIpamDeps({
     client,
@@ -416,6 +419,13 @@ function pluginTable(
     nodes: cluster.nodes,
     attachmentNamespace,
     clusterNetwork,
+    detection: options.detection && {
+      ...options.detection,
+      onConflict: (pod, uid, message) => {
+        const [namespace = '', name = ''] = pod.split('/');
+        warnPod(events, { namespace, name, uid }, 'IPConflict', message);
+      },
+    },
     attachments: () =>
       // An adopted endpoint knows neither its container nor its network.
       store

@@ -20,6 +20,8 @@ interface AgentFlags {
   readonly attachmentNamespace: string;
   readonly clusterNetwork?: string;
   readonly adoptExistingPods: AdoptionMode;
+  readonly detectIpConflicts: boolean;
+  readonly detectGateways: boolean;
   readonly mapSize: readonly string[];
   readonly logLevel: string;
 }
@@ -39,6 +41,8 @@ export function registerAgentCommand(program: Command): void {
     .option('--health-address <host:port>', '/healthz, /readyz and /metrics', '127.0.0.1:9879')
     .option('--attachment-namespace <name>', 'namespace of attachments that are named without one', 'kube-system')
     .option('--cluster-network <namespace/name>', 'attachment of pods that name none')
+    .option('--detect-ip-conflicts', 'ask the link whether somebody has an address before a pod gets it', false)
+    .option('--detect-gateways', 'ask the link whether the gateway answers before a pod gets an address', false)
     .addOption(adoptionOption())
     .addOption(mapSizeOption())
     .addOption(logLevelOption())
@@ -88,6 +92,7 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     attachmentNamespace: flags.attachmentNamespace,
     clusterNetwork: flags.clusterNetwork,
     adoptExistingPods: flags.adoptExistingPods,
+    detection: { conflicts: flags.detectIpConflicts, gateways: flags.detectGateways },
     mapSizes: parseMapSizes(flags.mapSize),
     log: createLogger('agent', flags.logLevel),
   });

@@ -6,8 +6,8 @@ import { ipToBytes, type IpAddress } from '../core/ip.ts';
 import { sendFrames } from '../kernel/packet-send.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 
-const ETH_P_ARP = 0x0806;
-const ETH_P_IPV6 = 0x86dd;
+export const ETH_P_ARP = 0x0806;
+export const ETH_P_IPV6 = 0x86dd;
 const IPPROTO_ICMPV6 = 58;
 
 /** Sends one announcement for each address out of the interface. Nothing is sent where nobody resolves addresses (ipvlan l3, a link that is down). */
@@ -41,11 +41,16 @@ function neighbourAdvertisement(mac: Uint8Array, address: IpAddress): Uint8Array
   const allNodes = Uint8Array.from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
   // Type 136, the override flag, the target, and the option "target link-layer address" (1 unit of 8 bytes).
   const message = Uint8Array.from([136, 0, 0, 0, 0x20, 0, 0, 0, ...source, 2, 1, ...mac]);
-  const pseudo = [...source, ...allNodes, 0, 0, 0, message.length, 0, 0, 0, IPPROTO_ICMPV6];
-  message.set(bigEndian16(internetChecksum(Uint8Array.from([...pseudo, ...message]))), 2);
-  const header = [0x60, 0, 0, 0, 0, message.length, IPPROTO_ICMPV6, 255, ...source, ...allNodes];
   const group = [0x33, 0x33, 0, 0, 0, 1]; // RFC 2464 §7
-  return Uint8Array.from([...group, ...mac, ...bigEndian16(ETH_P_IPV6), ...header, ...message]);
+  return Uint8Array.from([...group, ...mac, ...bigEndian16(ETH_P_IPV6), ...icmpv6Packet(source, allNodes, message)]);
+}
+
+/** The IPv6 packet of a neighbour discovery message; the checksum is filled in. */
+export function icmpv6Packet(source: Uint8Array, destination: Uint8Array, message: Uint8Array): Uint8Array {
+  const pseudo = [...source, ...destination, 0, 0, 0, message.length, 0, 0, 0, IPPROTO_ICMPV6];
+  const checksum = bigEndian16(internetChecksum(Uint8Array.from([...pseudo, ...message])));
+  const header = [0x60, 0, 0, 0, 0, message.length, IPPROTO_ICMPV6, 255, ...source, ...destination];
+  return Uint8Array.from([...header, ...message.subarray(0, 2), ...checksum, ...message.subarray(4)]);
 }
 
 /** RFC 1071, of an even number of bytes. */
@@ -57,6 +62,6 @@ function internetChecksum(bytes: Uint8Array): number {
   return ~sum & 0xffff;
 }
 
-function bigEndian16(value: number): [number, number] {
+export function bigEndian16(value: number): [number, number] {
   return [value >>> 8, value & 0xff];
 }

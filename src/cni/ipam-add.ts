@@ -19,6 +19,7 @@ import { parseAnnotation, selectPools, type Selection } from '../ipam/pool-selec
 import { allocateFamily, candidatePools, type PoolAllocation } from './ipam-allocate.ts';
 import { autoPoolSelection } from './ipam-auto-pool.ts';
 import type { Ownership } from './ipam-owner.ts';
+import { conflictError, findConflicts, requireGateways } from './ipam-detect.ts';
 import { ipamResult } from './ipam-result.ts';
 import { findPod, podError, requirePodReference, type IpamState, type PodReference } from './ipam-state.ts';
 
@@ -73,11 +74,50 @@ export async function addInterface(
   const context = { request, pod, ownership, endpoint };
   const { families, cleanGateway } = await planFamilies(state, context, signal);
   await returnOutdated(state, key, context, families);
-  const allocations = await allocateAll(state, key, families, signal);
+  const allocations = await allocateChecked(state, key, context, families, signal);
   const routes = podRoutes(pod, allocations, state);
   const of = endpointOwner(state, reference, podUid, ownership);
   await state.endpoints.record(of, interfaceEntry(key.interface, allocations, { cleanGateway, routes }), endpoint);
   return { allocations, cleanGateway, routes };
+}
+
+/** Tries of one ADD when others are found at the addresses. */
+const conflictTries = 3;
+
+/**
+ * Asks the link, where that is wanted. An address that somebody else has is set aside and another one taken; but a pod of a
+ * workload whose addresses stay keeps it, and an address that the pod has had since before is not given up either: ADD then fails.
+ */
+async function allocateChecked(
+  state: IpamState,
+  key: AllocationKey,
+  { request, ownership }: AddContext,
+  families: readonly FamilyPlan[],
+  signal: AbortSignal,
+): Promise<PoolAllocation[]> {
+  const { detection, log } = state.deps;
+  for (let attempt = 1; ; attempt++) {
+    const allocations = await allocateAll(state, key, families, signal);
+    if (detection === undefined || request.netns === undefined) return allocations;
+    const place = { netns: request.netns, interfaceName: request.ifName };
+    const conflicts = await findConflicts(state, place, allocations, signal);
+    const [first] = conflicts;
+    if (first === undefined) {
+      await requireGateways(state, place, allocations, signal);
+      return allocations;
+    }
+    for (const { message } of conflicts) {
+      log.warn({ pod: key.pod }, message);
+      detection.onConflict(key.pod, key.podUid, message);
+    }
+    if (ownership.staticKind !== undefined || conflicts.some(({ allocation }) => !allocation.isNew))
+      throw conflictError(first);
+    for (const { allocation } of conflicts) {
+      state.setAside(allocation.address);
+      await giveBack(state, allocation.pool.metadata.name ?? '', key, 'this pod');
+    }
+    if (attempt === conflictTries) throw conflictError(first);
+  }
 }
 
 interface AddContext {

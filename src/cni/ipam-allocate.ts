@@ -119,12 +119,14 @@ async function claimRecorded(
 }
 
 async function allocateFrom(
-  { deps, writer }: IpamState,
+  state: IpamState,
   known: SpiderIPPool,
   { key, user }: AllocationRequest,
   signal: AbortSignal,
 ): Promise<PoolAllocation> {
+  const { deps, writer } = state;
   const reserved = [
+    ...state.aside(user.family),
     ...reservedByOlder(known, writer.known()),
     ...reservedRanges(await deps.reservedIps(signal), user.family),
   ];

@@ -7,6 +7,7 @@ import type { Labels } from '../core/labels.ts';
 import type { IpFamily } from '../core/ip.ts';
 import type { OwnerObject, PodOwner, StaticKinds } from '../ipam/pod-owner.ts';
 import type { IpamPod } from '../ipam/pod.ts';
+import type { DetectionOptions } from './ipam-detect.ts';
 
 /** What the address plugin needs of its surroundings. src/cni/ipam-kube.ts fills it from informers and the API client. */
 
@@ -91,6 +92,8 @@ export interface IpamDeps {
   readonly autoPools?: boolean | undefined;
   /** How long to wait for such a pool. */
   readonly autoPoolWaitMs?: number | undefined;
+  /** Whether the link is asked about addresses before they are used; default: not. */
+  readonly detection?: DetectionOptions | undefined;
   readonly observe?: IpamObserver | undefined;
   readonly clock: Clock;
   readonly log: Logger;

@@ -49,6 +49,7 @@ export interface IpamKubeOptions {
   readonly maxRecordsPerPool?: number | undefined;
   readonly autoPools?: boolean | undefined;
   readonly autoPoolWaitMs?: number | undefined;
+  readonly detection?: IpamDeps['detection'];
   readonly observe?: IpamObserver | undefined;
   readonly clock?: Clock | undefined;
   readonly random?: (() => number) | undefined;
@@ -79,6 +80,7 @@ export function createKubeIpamDeps(options: IpamKubeOptions): IpamDeps {
       return gvr && (await find<KubeObject & OwnerObject>(client, gvr, namespace, name, signal));
     },
     ...{ families: options.families, staticKinds: options.staticKinds, maxRecordsPerPool: options.maxRecordsPerPool },
+    detection: options.detection,
     ...{ autoPools: options.autoPools, autoPoolWaitMs: options.autoPoolWaitMs, observe: options.observe },
     readNamespace: (name, signal) => labelled(options.namespaces, client, namespaces, name, signal),
     readNode: (name, signal) => labelled(options.nodes, client, nodes, name, signal),
