@@ -24,6 +24,7 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { MapLimits } from '../datapath/maps.ts';
+import { readSettings, type Settings } from '../ipam/settings.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import type { KubeConfig } from '../kube/config.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
@@ -39,6 +40,7 @@ import { EndpointInspection } from './endpoint-inspection.ts';
 import { EndpointTable } from './endpoint-lifecycle.ts';
 import { EndpointStore } from './endpoint-store.ts';
 import { buildHealthServer, parseListenAddress } from './health.ts';
+import { ipamSettings } from './ipam-settings.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
 import { agentLimits, type AdoptionMode } from './limits.ts';
@@ -74,6 +76,8 @@ export interface AgentOptions {
   readonly adoptExistingPods?: AdoptionMode | undefined;
   /** Ask the link for conflicting addresses and silent gateways before a pod gets an address; default: neither. */
   readonly detection?: { readonly conflicts: boolean; readonly gateways: boolean } | undefined;
+  /** Of addresses; default: those of an empty conf.yml. */
+  readonly settings?: Settings | undefined;
   /** Entries per map; only maps that do not exist yet take a new size. */
   readonly mapSizes?: MapLimits | undefined;
   /** Another build of the programs than the one that comes with this version. */
@@ -407,6 +411,7 @@ function pluginTable(
   },
 ): Pick<Parts, 'plugins' | 'spiderApi'> {
   const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
+  const settings = options.settings ?? readSettings(undefined).settings;
   const { client, cluster, coordinator, endpoints, events, store, clock } = parts;
   const sluice = createSluicePlugin({ endpoints, log });
   const ipam = createKubeIpamDeps({
@@ -417,6 +422,7 @@ function pluginTable(
     pods: cluster.pods,
     namespaces: cluster.namespaces,
     nodes: cluster.nodes,
+    ...ipamSettings(settings),
     attachmentNamespace,
     clusterNetwork,
     detection: options.detection && {
@@ -442,7 +448,7 @@ function pluginTable(
     state,
     plugin: spiderpool,
     coordinator: async (pod, signal) => (await coordinator.of(pod, signal)).config,
-    releaseConflictIps: true,
+    releaseConflictIps: settings.releaseConflictIps,
   });
   const plugins = {
     ...{ sluice, 'cilium-cni': sluice, spiderpool },

@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander';
 import { enforcementModes, type EnforcementMode } from '../api/agent-api.ts';
 import { adoptionModes, type AdoptionMode } from '../agent/limits.ts';
 import { registerAgentCleanupCommand } from './agent-cleanup.ts';
-import { logLevelOption } from './controller.ts';
+import { configOption, logLevelOption } from './controller.ts';
 import { createLogger, stopSignal } from './process.ts';
 
 interface AgentFlags {
@@ -22,6 +22,7 @@ interface AgentFlags {
   readonly adoptExistingPods: AdoptionMode;
   readonly detectIpConflicts: boolean;
   readonly detectGateways: boolean;
+  readonly config?: string;
   readonly mapSize: readonly string[];
   readonly logLevel: string;
 }
@@ -44,6 +45,7 @@ export function registerAgentCommand(program: Command): void {
     .option('--detect-ip-conflicts', 'ask the link whether somebody has an address before a pod gets it', false)
     .option('--detect-gateways', 'ask the link whether the gateway answers before a pod gets an address', false)
     .addOption(adoptionOption())
+    .addOption(configOption())
     .addOption(mapSizeOption())
     .addOption(logLevelOption())
     .action(runAgent);
@@ -73,12 +75,16 @@ export const policyEnforcementOption = (): Option =>
     .default('default');
 
 async function runAgent(flags: AgentFlags): Promise<void> {
-  const [{ startAgent }, { parseMapSizes }, { loadKubeConfig }] = await Promise.all([
+  const [{ startAgent }, { parseMapSizes }, { loadKubeConfig }, { loadSettings }] = await Promise.all([
     import('../agent/agent.ts'),
     import('../agent/map-sizes.ts'),
     import('../kube/config.ts'),
+    import('./settings.ts'),
   ]);
   const stop = stopSignal();
+  const log = createLogger('agent', flags.logLevel);
+  const { settings, warnings } = loadSettings(flags.config);
+  for (const warning of warnings) log.warn({}, warning);
   const agent = await startAgent({
     kubeConfig: loadKubeConfig({ path: flags.kubeconfig }),
     nodeName: flags.nodeName,
@@ -94,7 +100,8 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     adoptExistingPods: flags.adoptExistingPods,
     detection: { conflicts: flags.detectIpConflicts, gateways: flags.detectGateways },
     mapSizes: parseMapSizes(flags.mapSize),
-    log: createLogger('agent', flags.logLevel),
+    settings,
+    log,
   });
   if (!stop.aborted)
     await new Promise<void>((resolve) => stop.addEventListener('abort', () => resolve(), { once: true }));
