@@ -1,9 +1,11 @@
 /** The cases of Spiderpool's own end-to-end catalogue (docs/reference/spiderpool-cases.md), all in one lab. */
 import { after, before, describe } from 'node:test';
 import { affinityCases } from './cases/affinity.ts';
+import { annotationCases } from './cases/annotation.ts';
 import { assignCases } from './cases/assign.ts';
 import { bedUp, type Bed } from './cases/bed.ts';
 import { ippoolCases } from './cases/ippool.ts';
+import { reservedCases } from './cases/reserved.ts';
 
 describe('Spiderpool’s cases', () => {
   let bed: Bed | undefined;
@@ -20,5 +22,7 @@ describe('Spiderpool’s cases', () => {
     ippoolCases(theBed);
     assignCases(theBed);
     affinityCases(theBed);
+    annotationCases(theBed);
+    reservedCases(theBed);
   });
 });
