@@ -1,6 +1,6 @@
 /** Group A: pools and routes by annotation. */
 import assert from 'node:assert/strict';
-import { deployments, statefulSets } from '../../src/api/resources.ts';
+import { deployments, pods as podsResource, statefulSets } from '../../src/api/resources.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import {
   caseOf,
@@ -219,4 +219,40 @@ function statefulCases(bed: () => Bed): void {
       for (const pod of await c.readyPods(name, 2)) assert.ok((await c.records(after)).has(ipsOf(pod)[0] ?? ''));
     }
   });
+
+  for (const [id, what, named] of [
+    ['A00017', 'a StatefulSet with two interfaces: made, restarted, moved to other pools', true],
+    ['A00018', 'the same with interfaces that ippools does not name', false],
+  ] as const) {
+    caseOf(id, what, bed, async (c) => {
+      const [a, b, a2, b2] = await Promise.all(['a', 'b', 'a2', 'b2'].map((name) => c.pool(name, 3)));
+      const second = await secondNetwork(c);
+      const element = (name: string, pool = ''): object => ({ ...(named && { interface: name }), ipv4: [pool] });
+      const use = (one = '', two = ''): Record<string, string> => ({
+        ...perInterface(element('eth0', one), element('net1', two)),
+        [networks]: second,
+      });
+      await workload(c, statefulSets, 'db', { annotations: use(a, b) });
+      await c.readyPods('db', 2);
+      const held = async (pool = ''): Promise<[string, string][]> => [...(await c.records(pool))].sort();
+      const before = [await held(a), await held(b)];
+      await c.kube.delete(podsResource, { namespace: c.namespace, name: 'db-0' }, { gracePeriodSeconds: 0 });
+      await c.readyPods('db', 2);
+      assert.deepEqual([await held(a), await held(b)], before, 'the restarted pod has its addresses again');
+      assert.deepEqual(
+        await c.addressesOn('db-0', 'net1'),
+        before[1]?.filter(([, pod]) => pod.endsWith('/db-0')).map(([address]) => address),
+      );
+      const body = { spec: { template: podTemplate('db', { annotations: use(a2, b2) }) } };
+      await c.kube.patch(statefulSets, { namespace: c.namespace, name: 'db' }, { type: 'merge', body });
+      for (const [pool = '', count] of [
+        [a2, 2],
+        [b2, 2],
+        [a, 0],
+        [b, 0],
+      ] as const)
+        await c.recordsBecome(pool, count);
+      await c.readyPods('db', 2);
+    });
+  }
 }

@@ -69,10 +69,14 @@ export function assignCases(bed: () => Bed): void {
     ];
     const spec = { restartPolicy: 'Never' as const, containers };
     await c.createPod('job', { annotations: fromPools([v4], [v6]), spec });
-    await waitFor('the job to end', async () => {
-      const { status } = await c.kube.get<Pod>(pods, { namespace: c.namespace, name: 'job' });
-      return status?.phase === 'Succeeded';
-    });
+    await waitFor(
+      'the job to end',
+      async () => {
+        const { status } = await c.kube.get<Pod>(pods, { namespace: c.namespace, name: 'job' });
+        return status?.phase === 'Succeeded';
+      },
+      { timeoutMs: 120_000 },
+    );
     assert.equal(ipsOf(await c.kube.get<Pod>(pods, { namespace: c.namespace, name: 'job' })).length, 2);
   });
 

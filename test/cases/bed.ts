@@ -25,7 +25,7 @@ import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { apiCluster } from '../../src/lab/walkthrough/api-cluster.ts';
 import type { Cluster, ExecResult } from '../../src/lab/walkthrough/cluster.ts';
 
-const patience = { timeoutMs: 240_000 };
+const patience = { timeoutMs: 120_000 };
 
 export interface Bed {
   readonly dir: string;

@@ -1,9 +1,22 @@
 /** Group S: addresses that are never handed out. */
 import assert from 'node:assert/strict';
-import { spiderIPPools } from '../../src/api/resources.ts';
+import { spiderIPPools, spiderReservedIPs } from '../../src/api/resources.ts';
 import { caseOf, fromPools, ipsOf, type Bed } from './bed.ts';
 
 export function reservedCases(bed: () => Bed): void {
+  caseOf('S00001', 'an address of a SpiderReservedIP is not assigned, until it is reserved no more', bed, async (c) => {
+    const net = c.subnet();
+    const pool = await c.poolOf('p', { subnet: `${net}.0/24`, ips: [`${net}.10-${net}.11`] });
+    const reservation = { metadata: { name: 's00001' }, spec: { ips: [`${net}.10`] } };
+    await c.kube.create(spiderReservedIPs, reservation);
+    c.willRemove(spiderReservedIPs, 's00001');
+    const annotations = fromPools([pool]);
+    assert.deepEqual(ipsOf(await c.pod('first', { annotations })), [`${net}.11`]);
+    await c.refused('second', /all IP addresses used out/, { annotations });
+    await c.kube.delete(spiderReservedIPs, { name: 's00001' });
+    assert.deepEqual(ipsOf(await c.ready('second')), [`${net}.10`]);
+  });
+
   caseOf('S00002', 'an address of excludeIPs is not assigned', bed, async (c) => {
     const net = c.subnet();
     const spec = { subnet: `${net}.0/24`, ips: [`${net}.10-${net}.12`], excludeIPs: [`${net}.10`, `${net}.12`] };

@@ -17,11 +17,14 @@ import type { SandboxRecord } from './pod-record.ts';
  * Copied mounts of other namespaces' netns files and of bpffs are dropped: a copy would keep a deleted pod's netns, and so its
  * address on the wire, alive for as long as this pod lives. A pod deleted meanwhile takes the copy with it, so that
  * umount finds none: the list is read again and only what stays is an error. A fresh sysfs shows the pod's own interfaces.
+ * `ip netns` binds /run/netns over itself, and mounts from before cannot be reached below it: the cover goes first, however
+ * often it is there.
  */
 const setupScript = `
 hostname "$1"
 hosts=$2
 foreign() { while read -r _ dir type _; do case $type in nsfs|bpf) echo "$dir";; esac; done </proc/self/mounts; }
+while umount -l /run/netns 2>/dev/null; do :; done
 for dir in $(foreign); do umount -l "$dir" 2>/dev/null || :; done
 for dir in $(foreign); do umount -l "$dir"; done
 mount -t proc proc /proc
@@ -68,21 +71,25 @@ export async function startPause(spec: SandboxSpec): Promise<ProcessId> {
   ];
   const child = spawn('sh', args, { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
+  let hasEnded = false;
   child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString('utf8')));
   const failed = new Promise<never>((_, reject) => {
     child.on('error', reject);
-    child.on('exit', (code) => reject(sandboxFailed(`the sandbox process ended with status ${code}: ${said.trim()}`)));
+    child.on('exit', (code) => {
+      hasEnded = true;
+      reject(sandboxFailed(`the sandbox process ended with status ${code}: ${said.trim()}`));
+    });
   });
   failed.catch(() => undefined);
-  const pause = await Promise.race([waitForPause(child.pid ?? 0, hostPid), failed]);
+  const pause = await Promise.race([waitForPause(child.pid ?? 0, hostPid, () => hasEnded), failed]);
   child.stderr.destroy();
   child.unref();
   return pause;
 }
 
 /** The set-up is done when the script has become `sleep`. Forking and three mounts: milliseconds, so polling is cheap. */
-async function waitForPause(outer: number, hostPid: boolean): Promise<ProcessId> {
-  for (let tries = 0; tries < maxTries; tries++) {
+async function waitForPause(outer: number, hostPid: boolean, hasEnded: () => boolean): Promise<ProcessId> {
+  for (let tries = 0; tries < maxTries && !hasEnded(); tries++) {
     const pid = hostPid ? outer : childrenOf(outer)[0];
     if (pid !== undefined && commandName(pid) === 'sleep') {
       const id = identifyProcess(pid);
