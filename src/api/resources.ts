@@ -136,3 +136,26 @@ export const spiderCoordinators = {
   kind: 'SpiderCoordinator',
   ...clusterScoped,
 } as const;
+
+// Read only, where a cluster has them: the CIDRs of other networks' pods, and of services.
+export const calicoIPPools = {
+  group: 'crd.projectcalico.org',
+  version: 'v1',
+  plural: 'ippools',
+  kind: 'IPPool',
+  ...clusterScoped,
+} as const;
+export const ciliumPodIPPools = {
+  group: 'cilium.io',
+  version: 'v2alpha1',
+  plural: 'ciliumpodippools',
+  kind: 'CiliumPodIPPool',
+  ...clusterScoped,
+} as const;
+export const serviceCidrs = {
+  group: 'networking.k8s.io',
+  version: 'v1',
+  plural: 'servicecidrs',
+  kind: 'ServiceCIDR',
+  ...clusterScoped,
+} as const;

@@ -14,6 +14,7 @@ import type { Settings } from '../ipam/settings.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
 import { Informer } from '../kube/informer.ts';
+import { startAddressReconcilers } from './address-reconcilers.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
 import { gcPod, startGarbageCollection } from './gc-start.ts';
 import { eventWriter, kubeAccess } from './kube-access.ts';
@@ -53,12 +54,16 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
   });
   const pods = new Informer<Pod>({ client, gvr: podResource, log, clock, transform: gcPod });
   const collection = startGarbageCollection({ ...options, pools, pods });
+  const addresses = startAddressReconcilers({ ...options, pools, recorder });
   const configQueue = queue('configs', (key) => attachmentReconciler.reconcile(key), options);
   const poolQueue = queue('pools', (key) => poolReconciler.reconcile(key), options);
 
-  const addConfig = (object: KubeObject): void => configQueue.add(keyOf(object));
+  const addConfig = (object: KubeObject): void => {
+    if (options.settings.multusConfigEnabled) configQueue.add(keyOf(object));
+  };
   const addPool = (object: KubeObject): void => poolQueue.add(object.metadata?.name ?? '');
   const addOwners = (object: KubeObject): void => {
+    if (!options.settings.multusConfigEnabled) return;
     for (const key of attachmentReconciler.configsOf(object as NetworkAttachmentDefinition)) configQueue.add(key);
   };
   configs.on('add', addConfig).on('update', addConfig);
@@ -70,11 +75,12 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
   const resyncing = resync(options, () => {
     configs.list().forEach(addConfig);
     pools.list().forEach(addPool);
+    addresses.resync();
   });
   const collecting = collection.run();
   return {
     stopped: async () => {
-      await Promise.all([...running, resyncing, collecting, configQueue.idle(), poolQueue.idle()]);
+      await Promise.all([...running, resyncing, collecting, addresses.stopped(), configQueue.idle(), poolQueue.idle()]);
       await recorder.flush();
     },
   };
