@@ -45,7 +45,7 @@ describe('agent cleanup', () => {
       : [];
     return [
       ...netlink.links().flatMap(({ kind }) => (kind === 'ifb' ? ['ifb'] : [])),
-      ...netlink.qdiscs(ifindex).flatMap(({ kind }) => (/tbf|cake|clsact/.test(kind) ? [kind] : [])),
+      ...netlink.qdiscs(ifindex).flatMap(({ kind }) => (/htb|tbf|clsact/.test(kind) ? [kind] : [])),
       ...programs.map(() => 'program'),
     ];
   }

@@ -1,14 +1,16 @@
 /** The committed object is what bpf/ says and what abi.ts believes. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
+import { parseCollection } from '../kernel/index.ts';
 import { packageRoot } from '../kernel/package-root.ts';
 import * as abi from './abi.ts';
 import { connectionLifetimesS } from './connections.ts';
-import { MIN_RATE_BPS, BURST_MS, MIN_QUEUE_FRAMES, QUEUE_MS } from './shaper.ts';
+import { flowSettings, shaperObjectPath } from './flow-classifier.ts';
+import * as sizes from './shaper-sizes.ts';
 import { endpointObjectPath, readEndpointObject } from './programs.ts';
 import { type FieldSpec, fieldSize } from './struct.ts';
 
@@ -48,6 +50,23 @@ describe('the structs of abi.ts against the BTF of the object', () => {
     });
   }
 });
+
+it('struct flow_settings against the BTF of the object', () => {
+  const object = parseCollection(readFileSync(shaperObjectPath()), 'shaper.bpf.o');
+  const type = object.btf.find('struct', flowSettings.cName);
+  assert.equal(type?.size, flowSettings.size);
+  assert.deepEqual(
+    Object.values<FieldSpec>(flowSettings.fields).map(([name, , offset]) => [name, offset * 8]),
+    type.members.filter(({ name }) => name !== 'pad').map(({ name, bitOffset }) => [name, bitOffset]),
+  );
+});
+
+/** The unit that a constant's name ends with. */
+function unitOf(name: string): string {
+  if (name.endsWith('_BPS')) return ' bit/s';
+  if (name.endsWith('_MS')) return ' ms';
+  return name.endsWith('_BYTES') ? ' bytes' : '';
+}
 
 describe('the numbers of abi.ts against abi.h', () => {
   it('reasons', () => {
@@ -122,10 +141,13 @@ describe('the reference pages against the code', () => {
     const eventsPerWindow = Number(/#define EVENTS_PER_WINDOW (\d+)/.exec(header('events.h'))?.[1]);
     const extensionHeaders = Number(/#define EXTENSION_HEADERS_MAX (\d+)/.exec(header('parse.h'))?.[1]);
     const wanted = {
-      MIN_RATE_BPS: `${MIN_RATE_BPS} bit/s`,
-      BURST_MS: `${BURST_MS} ms`,
-      QUEUE_MS: `${QUEUE_MS} ms`,
-      MIN_QUEUE_FRAMES: `${MIN_QUEUE_FRAMES}`,
+      ...Object.fromEntries(
+        Object.entries(sizes)
+          .filter(([name]) => /^[A-Z_]+$/.test(name))
+          .map(([name, value]) => [name, `${String(value)}${unitOf(name)}`]),
+      ),
+      SILENCE_NS: `${Number(/#define SILENCE_NS (\d+)ULL/.exec(header('shaper.bpf.c'))?.[1]) / 1e6} ms`,
+      FLOWS: String(/#define FLOWS (\d+)/.exec(header('shaper.bpf.c'))?.[1]),
       EXTENSION_HEADERS_MAX: `${extensionHeaders}`,
       EVENTS_PER_WINDOW: `${eventsPerWindow}`,
     };
@@ -153,12 +175,16 @@ const skip =
     ? false
     : `needs clang ${committedClang}, has ${major === undefined ? 'none' : `clang ${major}`}`;
 
-it('the committed object is what clang makes of bpf/', { skip }, () => {
+it('the committed objects are what clang makes of bpf/', { skip }, () => {
   const out = mkdtempSync(join(tmpdir(), 'sluice-bpf-'));
   try {
     execFileSync('make', ['-s', '-C', join(root, 'bpf'), `OUT=${out}`], { stdio: 'pipe' });
-    const rebuilt = readFileSync(join(out, 'endpoint.bpf.o'));
-    assert.ok(rebuilt.equals(readFileSync(endpointObjectPath())), 'run `make -C bpf` and commit bpf/build');
+    const committed = dirname(endpointObjectPath());
+    assert.deepEqual(readdirSync(out).sort(), readdirSync(committed).sort());
+    for (const name of readdirSync(out)) {
+      const same = readFileSync(join(out, name)).equals(readFileSync(join(committed, name)));
+      assert.ok(same, `${name}: run \`make -C bpf\` and commit bpf/build`);
+    }
   } finally {
     rmSync(out, { recursive: true, force: true });
   }

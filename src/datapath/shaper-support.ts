@@ -38,11 +38,17 @@ function works(limit: Bandwidth, shaper: Shaper): boolean {
 }
 
 export function shortfallsOf(egress: readonly Shaper[], ingress: readonly Shaper[]): string[] {
-  if (egress.length === 0) return ['this kernel cannot limit bandwidth: load the module sch_tbf'];
+  const [best] = egress;
+  if (best === undefined) return ['this kernel cannot limit bandwidth: load the module sch_tbf'];
   const sentences: string[] = [];
-  if (!egress.includes('cake') && !egress.includes('tbf+fq_codel')) {
+  if (best === 'htb') {
     sentences.push(
-      'this kernel has no flow queues (modules sch_cake, sch_fq_codel): while one flow fills a limit, the others wait with it',
+      'this kernel has no flow queues (module sch_fq_codel): flows that would fill a limit share one queue; those that send little do not wait in it',
+    );
+  }
+  if (best === 'tbf' || best === 'tbf+fq_codel') {
+    sentences.push(
+      'this kernel cannot let flows that send little go first (modules sch_htb, cls_bpf): while one flow fills a limit, the others wait with it',
     );
   }
   if (ingress.length === 0) {

@@ -8,15 +8,8 @@ import { hasErrorCode } from '../core/error.ts';
 import { haveTcx, RtNetlink } from '../kernel/index.ts';
 import { Datapath } from './datapath.ts';
 import { probeShapers, shortfallsOf } from './shaper-support.ts';
-import {
-  type AppliedBandwidth,
-  applyBandwidth,
-  ifbName,
-  MIN_RATE_BPS,
-  readBandwidth,
-  shapersBestFirst,
-  tbfParameters,
-} from './shaper.ts';
+import { type AppliedBandwidth, applyBandwidth, ifbName, readBandwidth, shapersBestFirst } from './shaper.ts';
+import { MIN_RATE_BPS, shaperSizes } from './shaper-sizes.ts';
 import { address, TestBpffs, TestPair, whyNoKernelTests, whyNoLink } from './test-bed.ts';
 
 const limitBps = 100_000_000;
@@ -121,7 +114,7 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
     assert.deepEqual(support, { egress: shapersBestFirst, ingress: shapersBestFirst, shortfalls: [] });
   });
 
-  for (const shaper of ['cake', 'tbf+fq_codel', 'tbf'] as const) {
+  for (const shaper of shapersBestFirst) {
     it(`${shaper} alone limits both directions`, async (context) => {
       using pair = new TestPair('veth');
       const target = { netns: pair.pod, interfaceName, egressBps: limitBps, ingressBps: limitBps, ladder: [shaper] };
@@ -159,6 +152,136 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
       assert.ok(after[direction].sentPackets - before[direction].sentPackets >= BigInt(answers));
       assert.deepEqual([after[direction].drops, after[direction].backlogBytes], [0, 0]);
     }
+  });
+
+  /** Milliseconds, from the pod, while `direction` is full; lost ones are missing. */
+  async function pingsUnderLoad(pair: TestPair, direction: 'up' | 'down'): Promise<number[]> {
+    const traffic = goodputMbps(pair, direction);
+    const ping = spawn(
+      'nsenter',
+      [`--net=${pair.pod}`, 'ping', '-n', '-c', '100', '-i', '0.02', '-W', '1', address.peer4],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    let output = '';
+    ping.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    await once(ping, 'close');
+    await traffic;
+    return [...output.matchAll(/time=([\d.]+) ms/g)].map(([, ms]) => Number(ms)).sort((a, b) => a - b);
+  }
+
+  for (const shaper of ['htb+fq_codel', 'htb'] as const) {
+    it(`${shaper}: a flow that fills the limit does not delay others`, async (context) => {
+      using pair = new TestPair('veth');
+      const limit = { egressBps: limitBps, ingressBps: limitBps, ladder: [shaper] };
+      try {
+        applyBandwidth({ netns: pair.pod, interfaceName, ...limit });
+      } catch (error) {
+        if (process.env['SLUICE_VM'] === '1' || !hasErrorCode(error, 'unsupported_kernel')) throw error;
+        return context.skip(`this kernel has no ${shaper}`);
+      }
+      for (const direction of ['up', 'down'] as const) {
+        const pings = await pingsUnderLoad(pair, direction);
+        const [median = Infinity] = pings.slice(pings.length / 2);
+        context.diagnostic(`${direction}: median of ${pings.length} is ${median} ms`);
+        // Measured 0.04 ms; a queue without classes gives 25 ms here. The rest is for a busy machine.
+        assert.ok(pings.length >= 95 && median < 2, `${direction}: median of ${pings.length} is ${median} ms`);
+      }
+    });
+  }
+
+  it('a changed or removed limit loses nothing of a flow below both', async () => {
+    using pair = new TestPair('veth');
+    const target = { netns: pair.pod, interfaceName };
+    const set = (bps?: number): void => void applyBandwidth({ ...target, egressBps: bps, ingressBps: bps });
+    set(limitBps);
+    const server = spawn('nsenter', [`--net=${pair.peer}`, 'iperf3', '-s', '-1', '-p', '5201', '--forceflush'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(server.stdout, 'data');
+    const args = [
+      'iperf3',
+      '-J',
+      '-u',
+      '-b',
+      '5M',
+      '-l',
+      '1000',
+      '-t',
+      '3',
+      '-p',
+      '5201',
+      '-c',
+      address.peer4,
+      '--bidir',
+    ];
+    const client = spawn('nsenter', [`--net=${pair.pod}`, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    client.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    const ended = once(client, 'close');
+    await once(client, 'spawn');
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    for (const mbps of [20, 100, 1000, 30, 100]) {
+      set(mbps * 1e6);
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+    const { egress, ingress } = readBandwidth(target);
+    assert.deepEqual([egress?.statistics.drops, ingress?.statistics.drops], [0, 0]);
+    set();
+    await ended;
+    server.kill('SIGKILL');
+    interface Sum {
+      readonly lost_packets: number;
+      readonly packets: number;
+    }
+    const { end } = JSON.parse(output) as { end: { sum_received?: Sum; sum: Sum; sum_bidir_reverse: Sum } };
+    for (const sum of [end.sum, end.sum_bidir_reverse]) {
+      assert.ok(sum.packets > 1000, `${sum.packets} packets`);
+      // None that waits. The kernel drops what comes while it exchanges a root qdisc (dev_deactivate): microseconds, emulated more.
+      assert.ok(sum.lost_packets <= 10, `${sum.lost_packets} of ${sum.packets} lost`);
+    }
+  });
+
+  it('knows when a part of it is gone, and puts it back', (context) => {
+    using pair = new TestPair('veth');
+    const limit = { netns: pair.pod, interfaceName, egressBps: limitBps, ingressBps: limitBps };
+    const { egress } = applyBandwidth(limit);
+    if (egress?.mechanism.startsWith('tbf') !== false) return context.skip('this kernel limits with tbf');
+    using netlink = RtNetlink.open(pair.pod);
+    const ifb = ifbName(netlink.mustLink(interfaceName).ifindex);
+    const harm = [
+      'filter del dev eth0 parent 520:',
+      `filter del dev ${ifb} parent 520:`,
+      'qdisc del dev eth0 parent 520:20',
+      'qdisc del dev eth0 parent 520:10',
+      'qdisc del dev eth0 root',
+      `qdisc del dev ${ifb} root`,
+      'filter del dev eth0 ingress prio 49152',
+      'qdisc replace dev eth0 root handle 9: pfifo limit 10',
+    ];
+    for (const line of harm) {
+      pair.run('pod', 'tc', ...line.split(' '));
+      const { egressBps, ingressBps } = readBandwidth(limit);
+      assert.ok(egressBps === undefined || ingressBps === undefined, line);
+      const { egress, ingress } = applyBandwidth(limit);
+      assert.deepEqual([egress?.rateBps, ingress?.rateBps], [limitBps, limitBps], line);
+      assert.deepEqual(readBandwidth(limit).ingress?.mechanism, ingress?.mechanism);
+    }
+    assert.ok(pair.ping('pod', address.peer4));
+  });
+
+  it('another mechanism takes the place of one in use', async (context) => {
+    using pair = new TestPair('veth');
+    const limit = { netns: pair.pod, interfaceName, egressBps: limitBps, ingressBps: limitBps };
+    assert.equal(applyBandwidth({ ...limit, ladder: ['tbf'] }).egress?.mechanism, 'tbf');
+    const flow = goodputMbps(pair, 'up', 4);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const [best] = probeShapers().egress;
+    assert.ok(best);
+    const { egress, ingress } = applyBandwidth({ ...limit, ladder: [best] });
+    assert.deepEqual([egress?.mechanism, ingress?.mechanism], [best, best]);
+    const mbps = await flow;
+    context.diagnostic(`tbf to ${best}: ${mbps.toFixed(1)} Mbit/s`);
+    assert.ok(mbps < 97, `never more than the limit, but ${mbps} Mbit/s`);
   });
 
   it('is idempotent', () => {
@@ -210,19 +333,32 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
 describe('what a kernel cannot do', () => {
   it('is said in sentences', () => {
     assert.deepEqual(shortfallsOf(shapersBestFirst, shapersBestFirst), []);
-    assert.match(shortfallsOf(['tbf'], ['tbf']).join(), /no flow queues \(modules sch_cake, sch_fq_codel\)/);
-    assert.match(shortfallsOf(['cake'], []).join(), /cannot limit what pods receive: load the modules ifb/);
+    assert.match(shortfallsOf(['htb', 'tbf'], ['htb', 'tbf']).join(), /no flow queues \(module sch_fq_codel\)/);
+    assert.match(shortfallsOf(['tbf+fq_codel'], ['tbf']).join(), /go first \(modules sch_htb, cls_bpf\)/);
+    assert.match(shortfallsOf(['htb+fq_codel'], []).join(), /cannot limit what pods receive: load the modules ifb/);
     assert.match(shortfallsOf([], []).join(), /cannot limit bandwidth/);
   });
 });
 
-describe('tbfParameters', () => {
-  it('gives the bucket 20 ms, at least two frames; the queue 25 ms, at least two offloaded packets', () => {
-    assert.deepEqual(tbfParameters(100_000_000, 1500), {
-      rateBytes: 12_500_000,
-      burstBytes: 250_000,
-      limitBytes: 562_500,
-    });
-    assert.deepEqual(tbfParameters(1_000_000, 1500), { rateBytes: 125_000, burstBytes: 3028, limitBytes: 134_100 });
+describe('shaperSizes', () => {
+  it('gives the bucket 20 ms, at least two frames; the queue 25 ms, at least two offloaded packets where they are not cut', () => {
+    const { rateBytes, burstBytes, cutBytes, bulkQueueBytes, allowanceBytes } = shaperSizes(100_000_000, 1500);
+    assert.deepEqual([rateBytes, burstBytes, bulkQueueBytes], [12_500_000, 250_000, 312_500]);
+    assert.deepEqual([cutBytes, allowanceBytes], [1 << 20, 16_384]);
+    const slow = shaperSizes(1_000_000, 1500);
+    assert.deepEqual([slow.rateBytes, slow.burstBytes, slow.bulkQueueBytes], [125_000, 3028, 48_448]);
+    assert.deepEqual([slow.cutBytes, slow.allowanceBytes], [3028, 3028]);
+    assert.ok(slow.codel.targetUs > 12_112, 'a frame takes 12 ms');
+  });
+
+  it('stays within 32 bits from 1 kbit/s to 1 Pbit/s', () => {
+    for (let rateBps = 1000; rateBps <= 1e15; rateBps *= 10) {
+      for (const mtu of [576, 1500, 9000]) {
+        const { codel, nsPerKilobyte, rateBytes, ...bytes } = shaperSizes(rateBps, mtu);
+        for (const [name, value] of Object.entries({ ...bytes, ...codel }))
+          assert.ok(Number.isInteger(value) && value > 0 && value < 2 ** 32, `${name} ${value} at ${rateBps}`);
+        assert.ok(nsPerKilobyte >= 1n && rateBytes === rateBps / 8);
+      }
+    }
   });
 });

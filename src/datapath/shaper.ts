@@ -5,17 +5,19 @@
  *   ingress  clsact on the interface redirects everything that our program passed to an ifb, whose root qdisc shapes it;
  *            the ifb hands it back, marked to skip classification, so that to_endpoint sees each packet once
  *
- * The qdisc is the first that the kernel has of: cake; TBF over fq_codel; TBF alone. Flow queues keep other flows
- * quick while one fills the limit. A limit counts link layer frames: at 100 Mbit/s and MTU 1500, TCP carries
- * 100 × 1448/1514 = 95.6 Mbit/s of payload.
+ * The root is the first that the kernel has of: HTB (shaper-htb.ts) with fq_codel, HTB, TBF (shaper-tbf.ts) with fq_codel, TBF.
+ * A limit counts link layer frames: at 100 Mbit/s and MTU 1500, TCP carries 100 × 1448/1514 = 95.6 Mbit/s of payload.
  */
 import { SluiceError } from '../core/error.ts';
-import { Errno, isErrno, Netns, RtNetlink, tcHandle, tcMakeHandle, withNetns } from '../kernel/index.ts';
-import type { Qdisc, QdiscStatistics } from '../kernel/netlink/qdisc.ts';
+import { Errno, isErrno, Netns, RtNetlink, tcHandle, withNetns } from '../kernel/index.ts';
+import type { QdiscStatistics } from '../kernel/netlink/qdisc.ts';
 import type { Link } from '../kernel/netlink/link.ts';
 import { ensureClsact } from './hooks.ts';
+import { hasHtb, installHtb, openHtb, readHtb } from './shaper-htb.ts';
+import { MIN_RATE_BPS } from './shaper-sizes.ts';
+import { hasTbf, installTbf, readTbf } from './shaper-tbf.ts';
 
-export type Shaper = 'cake' | 'tbf+fq_codel' | 'tbf';
+export type Shaper = 'htb+fq_codel' | 'htb' | 'tbf+fq_codel' | 'tbf';
 
 export interface Bandwidth {
   /** Bits per second; undefined is unlimited. The kernel counts whole bytes: rounded up to a multiple of 8. */
@@ -45,51 +47,13 @@ export interface BandwidthTarget extends Bandwidth {
   readonly ladder?: readonly Shaper[];
 }
 
-/** The least that Kubernetes accepts in a bandwidth annotation. */
-export const MIN_RATE_BPS = 1000;
-/**
- * The bucket holds this much time at the rate. A timer that fires later than that loses rate for good: on a machine with
- * eight runnable tasks per CPU, 5 ms gave 90 of 95 Mbit/s. It is also what a flow may send at once after a pause: 2 % of
- * the first second.
- */
-export const BURST_MS = 20;
-/** A waiting packet of plain TBF waits at most this long, or until the queue has its minimum. */
-export const QUEUE_MS = 25;
-/** A queue shorter than this many frames makes TCP lose more than it sends. */
-export const MIN_QUEUE_FRAMES = 10;
-/** Two packets of segmentation offload: with room for one, each drop is a whole window (13 of 19 Mbit/s at 20 Mbit/s). */
-const minQueueBytes = 2 * 65_536;
-
-export const shapersBestFirst: readonly Shaper[] = ['cake', 'tbf+fq_codel', 'tbf'];
+export const shapersBestFirst: readonly Shaper[] = ['htb+fq_codel', 'htb', 'tbf+fq_codel', 'tbf'];
 /** After our program (priority 1). */
 const redirectPriority = 0xc000;
 const redirectHandle = 1;
 const u32Handle = 0x8000_0800;
-const rootHandle = tcMakeHandle(0x51c, 0);
-const childHandle = tcMakeHandle(0x51d, 0);
-/** Takes the root's place for a moment, so that the interface is limited all the while. */
-const spareHandle = tcMakeHandle(0x51e, 0);
-/** Of segmentation offload, with its headers. */
-const maxPacketBytes = 65_536 + 256;
-const ethernetHeaderBytes = 14;
-/** Bucket and queue are 32-bit numbers. */
-const maxBytes = 0xffff_ffff;
-
-/** TBF's parameters. The burst is ours: runtimes pass 4 GiB there, which would leave the first seconds unlimited. */
-export function tbfParameters(
-  rateBps: number,
-  mtu: number,
-): { rateBytes: number; burstBytes: number; limitBytes: number } {
-  const rateBytes = Math.ceil(rateBps / 8);
-  const frameBytes = mtu + ethernetHeaderBytes;
-  const burstBytes = Math.max(Math.ceil((rateBytes * BURST_MS) / 1000), 2 * frameBytes);
-  const queueBytes = Math.max(Math.ceil((rateBytes * QUEUE_MS) / 1000), MIN_QUEUE_FRAMES * frameBytes, minQueueBytes);
-  return {
-    rateBytes,
-    burstBytes: Math.min(burstBytes, maxBytes),
-    limitBytes: Math.min(queueBytes + burstBytes, maxBytes),
-  };
-}
+/** How long a limit that is removed waits for its queue to empty. */
+const drainMs = 20;
 
 /** Makes the limits of the interface exactly these: adds, changes live, removes. Idempotent. */
 export function applyBandwidth(target: BandwidthTarget): AppliedBandwidth {
@@ -138,16 +102,16 @@ function shape(
   ladder: readonly Shaper[],
   direction: 'ingress' | 'egress',
 ): void {
-  const current = readShaper(netlink.qdiscs(link.ifindex));
+  const current = readShaper(netlink, link);
   if (current?.rateBps === inWholeBytes(rateBps) && ladder.includes(current.mechanism)) return;
   const candidates = current === undefined || !ladder.includes(current.mechanism) ? ladder : [current.mechanism];
   let missing: unknown;
   for (const shaper of candidates) {
     try {
-      installRoot(netlink, link, rateBps, shaper, direction);
+      install(netlink, link, rateBps, shaper);
       return;
     } catch (error) {
-      // ENOENT: the kernel has no such qdisc, as a module or built in.
+      // ENOENT: the kernel has no such qdisc or classifier, as a module or built in.
       if (!isErrno(error, Errno.ENOENT)) throw error;
       missing = error;
     }
@@ -157,58 +121,33 @@ function shape(
     operation: `limit ${direction} bandwidth of`,
     object: link.name,
     what: `the kernel has none of the qdiscs ${candidates.join(', ')}`,
-    remedy: 'load the module sch_tbf',
+    remedy: 'load the modules sch_htb, sch_tbf and cls_bpf',
     cause: missing,
   });
 }
 
-function installRoot(
-  netlink: RtNetlink,
-  link: Link,
-  rateBps: number,
-  shaper: Shaper,
-  direction: 'ingress' | 'egress',
-): void {
-  const root = { ifindex: link.ifindex, parent: tcHandle.root, handle: rootHandle };
-  const tbf = tbfParameters(rateBps, link.mtu);
-  if (shaper === 'cake') {
-    netlink.replaceQdisc({
-      ...root,
-      options: { kind: 'cake', rateBytes: tbf.rateBytes, splitGso: true, ingress: false },
-    });
-    return;
-  }
-  const before = netlink.qdiscs(link.ifindex).find((qdisc) => qdisc.handle === rootHandle)?.tbf;
-  const hadRoot = before !== undefined;
-  const options = { kind: 'tbf', ...tbf } as const;
-  // A queued packet that the new bucket cannot hold would wait for ever, and everything behind it: measured, a flow stands
-  // still from 100 to 20 Mbit/s. TBF cuts packets that are too large only when they come, so the queue is given up.
-  if (before !== undefined && shrinksBelowPacket(before, tbf.burstBytes))
-    netlink.replaceQdisc({ ...root, handle: spareHandle, options });
-  netlink.replaceQdisc({ ...root, options });
-  if (shaper === 'tbf') return;
-  try {
-    netlink.replaceQdisc({
-      ifindex: link.ifindex,
-      parent: tcMakeHandle(0x51c, 1),
-      handle: childHandle,
-      options: { kind: 'fq_codel', ecn: direction === 'egress' },
-    });
-  } catch (error) {
-    if (!hadRoot) netlink.deleteQdisc(link.ifindex, tcHandle.root);
-    throw error;
-  }
-}
-
-function shrinksBelowPacket(before: NonNullable<Qdisc['tbf']>, burstBytes: number): boolean {
-  const burstBefore = (before.burstNs * before.rateBytes) / 1e9;
-  return burstBytes < maxPacketBytes && burstBytes < Math.floor(burstBefore);
+function install(netlink: RtNetlink, link: Link, rateBps: number, shaper: Shaper): void {
+  const leaf = shaper.endsWith('fq_codel') ? 'fq_codel' : 'fifo';
+  if (shaper === 'tbf' || shaper === 'tbf+fq_codel') return installTbf(netlink, link, rateBps, leaf);
+  installHtb(netlink, link, rateBps, { leaf, replaces: hasTbf(netlink.qdiscs(link.ifindex)) });
 }
 
 function removeRoot(netlink: RtNetlink, link: Link): void {
-  if (netlink.qdiscs(link.ifindex).some((qdisc) => qdisc.handle === rootHandle)) {
-    netlink.deleteQdisc(link.ifindex, tcHandle.root);
-  }
+  const qdiscs = netlink.qdiscs(link.ifindex);
+  if (!hasHtb(qdiscs) && !hasTbf(qdiscs)) return;
+  drain(netlink, link);
+  netlink.deleteQdisc(link.ifindex, tcHandle.root);
+}
+
+/** A qdisc that is deleted drops what waits in it. */
+function drain(netlink: RtNetlink, link: Link): void {
+  const waits = (): boolean => {
+    const qdiscs = netlink.qdiscs(link.ifindex);
+    return hasHtb(qdiscs) && qdiscs.some(({ statistics }) => statistics.backlogPackets > 0);
+  };
+  if (!waits()) return;
+  openHtb(netlink, link);
+  for (let ms = 0; ms < drainMs && waits(); ms++) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
 }
 
 /** The redirect is made last: nothing goes to an ifb that is not ready. */
@@ -230,7 +169,9 @@ function shapeIngress(netns: Netns, netlink: RtNetlink, link: Link, rateBps: num
 function removeIngress(netlink: RtNetlink, link: Link): void {
   if (removeRedirect(netlink, link)) removeUnusedClsact(netlink, link);
   const ifb = netlink.linkByName(ifbName(link.ifindex));
-  if (ifb !== undefined) netlink.deleteLink(ifb.ifindex);
+  if (ifb === undefined) return;
+  drain(netlink, ifb);
+  netlink.deleteLink(ifb.ifindex);
 }
 
 function removeRedirect(netlink: RtNetlink, link: Link): boolean {
@@ -273,19 +214,22 @@ function addRedirect(netlink: RtNetlink, link: Link, ifbIfindex: number): void {
 }
 
 function read(netlink: RtNetlink, link: Link): AppliedBandwidth {
-  const egress = readShaper(netlink.qdiscs(link.ifindex));
+  const egress = readShaper(netlink, link);
   const ifb = netlink.linkByName(ifbName(link.ifindex));
   const redirected = ifb?.up === true && hasRedirect(netlink, link);
-  const ingress = redirected ? readShaper(netlink.qdiscs(ifb.ifindex)) : undefined;
+  const ingress = redirected ? readShaper(netlink, ifb) : undefined;
   return { egressBps: egress?.rateBps, ingressBps: ingress?.rateBps, egress, ingress };
 }
 
-function readShaper(qdiscs: readonly Qdisc[]): LimitState | undefined {
-  const root = qdiscs.find((qdisc) => qdisc.handle === rootHandle);
-  if (root === undefined) return undefined;
-  const { statistics } = root;
-  if (root.cakeRateBytes !== undefined) return { rateBps: root.cakeRateBytes * 8, mechanism: 'cake', statistics };
-  if (root.tbf === undefined) return undefined;
-  const hasFlows = qdiscs.some((qdisc) => qdisc.kind === 'fq_codel' && qdisc.handle === childHandle);
-  return { rateBps: root.tbf.rateBytes * 8, mechanism: hasFlows ? 'tbf+fq_codel' : 'tbf', statistics };
+function readShaper(netlink: RtNetlink, link: Link): LimitState | undefined {
+  const qdiscs = netlink.qdiscs(link.ifindex);
+  const htb = readHtb(netlink, link, qdiscs);
+  const found = htb ?? readTbf(qdiscs);
+  if (found === undefined) return undefined;
+  const root = htb === undefined ? 'tbf' : 'htb';
+  return {
+    rateBps: found.rateBytes * 8,
+    mechanism: found.leaf === 'fq_codel' ? `${root}+fq_codel` : root,
+    statistics: found.root.statistics,
+  };
 }

@@ -60,7 +60,7 @@ export class TestPair implements Disposable {
       else this.#buildOutside(link);
       configure(this.pod, 10);
       configure(this.peer, 20);
-      if (place === 'outside') this.#addNeighbours();
+      if (place === 'outside' && link === 'ipvlan-l3') this.#addNeighbours();
     } catch (error) {
       this[Symbol.dispose]();
       throw error;

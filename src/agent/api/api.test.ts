@@ -126,7 +126,7 @@ function agent() {
         interfaces: [{ name: 'eth0', addresses: ['10.0.0.1'] }],
       })),
     );
-  const limit = { rateBps: 1_000_000, mechanism: 'cake' as const, statistics: qdiscStatistics(0n) };
+  const limit = { rateBps: 1_000_000, mechanism: 'htb' as const, statistics: qdiscStatistics(0n) };
   const kernelLimits: { egress: LimitState | undefined; ingress: LimitState | undefined } = {
     egress: limit,
     ingress: undefined,
@@ -187,7 +187,7 @@ describe('the agent’s API', () => {
     const { get } = agent();
     const statistics = { packets: 3, drops: 4, backlogBytes: 5, backlogPackets: 1 };
     const place = { node: 'node1', pod: { namespace: 'demo', name: 'web' }, interface: 'eth0' };
-    const egress = { ...place, direction: 'egress', limitBps: 1_000_000, source: 'pod-annotation', mechanism: 'cake' };
+    const egress = { ...place, direction: 'egress', limitBps: 1_000_000, source: 'pod-annotation', mechanism: 'htb' };
     const ingress = { ...place, direction: 'ingress', limitBps: 2_000_000, source: 'namespace-annotation' };
     const answer = { node: 'node1', shortfalls: ['no ifb'], unlimited: 0 };
     assert.deepEqual(await get('/v1/bandwidth'), {

@@ -13,8 +13,8 @@ const TCA_EGRESS_REDIR = 1;
 const TC_U32_TERMINAL = 1;
 
 export type FilterOptions =
-  /** cls_bpf in direct-action mode: the program's return value is the verdict. */
-  | { readonly kind: 'bpf'; readonly programFd: number; readonly name: string }
+  /** cls_bpf in direct-action mode, where the program's return value is the verdict; `classify`: it is the class. */
+  | { readonly kind: 'bpf'; readonly programFd: number; readonly name: string; readonly classify?: boolean }
   /** Every packet goes to the egress of another link; `u32` where the kernel has no matchall. */
   | { readonly kind: 'u32' | 'matchall'; readonly redirectToIfindex: number };
 
@@ -63,7 +63,7 @@ function writeOptions(writer: MessageWriter, options: FilterOptions): void {
       writer
         .u32Attribute(TCA_BPF.fd, options.programFd)
         .stringAttribute(TCA_BPF.name, options.name)
-        .u32Attribute(TCA_BPF.flags, TCA_BPF_FLAG_ACT_DIRECT);
+        .u32Attribute(TCA_BPF.flags, options.classify === true ? 0 : TCA_BPF_FLAG_ACT_DIRECT);
       return;
     case 'matchall':
       writer.attribute(2, mirredAction(options.redirectToIfindex));

@@ -35,7 +35,13 @@ const nanosecondsPerTick = 64;
 export type QdiscOptions =
   | { readonly kind: 'clsact' | 'ingress' }
   | { readonly kind: 'tbf'; readonly rateBytes: number; readonly burstBytes: number; readonly limitBytes: number }
-  | { readonly kind: 'htb'; readonly defaultClass: number; readonly rateToQuantum?: number }
+  /** `directQueueLength`: packets without a class, while there is no default class; they are not limited. */
+  | {
+      readonly kind: 'htb';
+      readonly defaultClass: number;
+      readonly rateToQuantum?: number;
+      readonly directQueueLength?: number;
+    }
   | {
       readonly kind: 'fq_codel';
       readonly limitPackets?: number;
@@ -74,6 +80,8 @@ export interface HtbClassSpec {
   readonly burstBytes: number;
   readonly ceilBurstBytes: number;
   readonly quantumBytes: number;
+  /** 0 (the default) goes first. */
+  readonly priority?: number;
 }
 
 export interface Qdisc {
@@ -159,7 +167,9 @@ function encodeHtb(options: Extract<QdiscOptions, { kind: 'htb' }>): Uint8Array 
     .u32(options.defaultClass)
     .u32(0)
     .u32(0);
-  return new MessageWriter().attribute(2, glob.finish()).finish();
+  const writer = new MessageWriter().attribute(2, glob.finish());
+  optional(writer, 5, options.directQueueLength);
+  return writer.finish();
 }
 
 function encodeFqCodel(options: Extract<QdiscOptions, { kind: 'fq_codel' }>): Uint8Array {
@@ -216,7 +226,7 @@ export function encodeHtbClass(spec: HtbClassSpec): Uint8Array {
     .u32(ticksFor(spec.ceilBurstBytes, spec.ceilBytes))
     .u32(spec.quantumBytes)
     .u32(0)
-    .u32(0);
+    .u32(spec.priority ?? 0);
   return tcHeader(spec.ifindex, spec.handle, spec.parent, 0)
     .stringAttribute(TCA_KIND, 'htb')
     .nested(TCA_OPTIONS, (options) => {
