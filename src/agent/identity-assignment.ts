@@ -7,6 +7,10 @@
  *   address that changes its class then gets an identity which no address had before, if need be one *apart* from that of
  *   its equals, and an entry that is to go keeps one for what is around it. They join the others, and go, when the
  *   policies are settled.
+ *
+ * When there is no room for everything, addresses of pods and of other nodes are left out. Such an address counts as what is
+ * around it, a prefix or the world, and that only takes away: an ipBlock looks at prefixes alone, and nothing else selects who
+ * is outside. Leaving out a prefix would open what an `except` closes; so some room is kept for prefixes.
  */
 import type { Clock } from '../core/clock.ts';
 import { SluiceError } from '../core/error.ts';
@@ -34,7 +38,12 @@ export interface IdentityAssignmentInit {
   readonly inKernel: () => ReadonlyMap<string, number>;
   /** Identities that the kernel's policies know from before. */
   readonly inPolicies: Iterable<number>;
+  /** Entries that the kernel's ipcache takes. */
+  readonly capacity: number;
 }
+
+/** Of the ipcache, for ipBlock prefixes and the node's own addresses. */
+const keptForPrefixes = 1 / 16;
 
 export class IdentityAssignment {
   readonly #inKernel: () => ReadonlyMap<string, number>;
@@ -45,10 +54,13 @@ export class IdentityAssignment {
   #found: ReadonlyMap<string, number> | undefined;
   /** Entries that are apart from their equals, or are to go. */
   readonly #waiting = new Set<string>();
+  readonly #leftOut = new Set<string>();
+  readonly #roomForAddresses: number;
   #apart = 0;
 
-  constructor({ clock, view, inKernel, inPolicies }: IdentityAssignmentInit) {
+  constructor({ clock, view, inKernel, inPolicies, capacity }: IdentityAssignmentInit) {
     this.#inKernel = inKernel;
+    this.#roomForAddresses = Math.floor(capacity * (1 - keptForPrefixes));
     this.#found = inKernel();
     const taken = new Set([...this.#found.values(), ...inPolicies]);
     this.#identities = new IdentityAllocator({
@@ -63,6 +75,11 @@ export class IdentityAssignment {
   /** Number of identities in use. */
   get size(): number {
     return this.#identities.size;
+  }
+
+  /** How many addresses have no entry for want of room. */
+  get leftOut(): number {
+    return this.#leftOut.size;
   }
 
   /** Whether entries wait for the policies to be settled. */
@@ -107,13 +124,24 @@ export class IdentityAssignment {
     const created = new Set<IdentityId>();
     /** Identity that others have → the one of this run beside it. */
     const apart = new Map<IdentityId, IdentityId>();
+    const present = this.#found ?? this.#held;
+    // New entries are written before others go.
+    let entries = present.size;
     // The order decides which identity gets which number: it must not depend on that of the events.
     for (const text of [...this.#affected(addresses, settled)].sort()) {
-      const from = (this.#found ?? this.#held).get(text);
+      const from = present.get(text);
       const descriptor = addresses.get(text);
+      this.#leftOut.delete(text);
       if (descriptor === undefined && (settled || from === undefined)) {
         moves.push({ text, from, to: undefined, waits: false });
         continue;
+      }
+      if (descriptor !== undefined && from === undefined) {
+        if (mayBeLeftOut(text, descriptor) && entries >= this.#roomForAddresses) {
+          this.#leftOut.add(text);
+          continue;
+        }
+        entries++;
       }
       const meant = descriptor ?? addresses.around(text);
       const equal = this.#acquire(meant, created);
@@ -126,8 +154,9 @@ export class IdentityAssignment {
 
   #affected(addresses: IpcacheTable, settled: boolean): Set<string> {
     const changed = addresses.takeChanged();
-    if (this.#found !== undefined) return new Set([...addresses.texts(), ...this.#found.keys(), ...this.#held.keys()]);
-    return new Set(settled ? [...changed, ...this.#waiting] : changed);
+    if (this.#found !== undefined)
+      return new Set([...addresses.texts(), ...this.#found.keys(), ...this.#held.keys(), ...this.#leftOut]);
+    return new Set([...changed, ...this.#leftOut, ...(settled ? this.#waiting : [])]);
   }
 
   #acquire(descriptor: IdentityDescriptor, created: Set<IdentityId>): IdentityId {
@@ -152,6 +181,10 @@ export class IdentityAssignment {
     apart.set(equal, id);
     return id;
   }
+}
+
+function mayBeLeftOut(text: string, { kind, prefixes }: IdentityDescriptor): boolean {
+  return kind !== 'host' && !prefixes.includes(text);
 }
 
 /** One entry of the ipcache: what the kernel has and what it is to have. */

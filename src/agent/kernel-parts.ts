@@ -106,6 +106,7 @@ function policyMapsOf(datapath: Datapath): PolicyMaps {
     },
     updateIpcache: (change) => datapath.updateIpcache(change),
     ipcache: () => ipcacheOf(datapath),
+    ipcacheCapacity: datapath.ipcacheCapacity,
   };
 }
 

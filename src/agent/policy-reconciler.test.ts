@@ -47,6 +47,7 @@ class MemoryMaps implements PolicyMaps {
   onWrite: () => void = () => undefined;
   writes = 0;
   amendments = 0;
+  ipcacheCapacity = Infinity;
   /** The write, counted from now, that fails. */
   failsAt = Infinity;
 
@@ -75,6 +76,9 @@ class MemoryMaps implements PolicyMaps {
   }
 
   updateIpcache(change: { upsert: readonly (readonly [IpPrefix, number])[]; remove: readonly IpPrefix[] }): void {
+    const keys = new Set([...this.addresses.keys(), ...change.upsert.map(([prefix]) => formatPrefix(prefix))]);
+    if (keys.size > this.ipcacheCapacity)
+      throw new SluiceError({ code: 'limit_exceeded', operation: 'update', object: 'ipcache', what: 'no room' });
     for (const [prefix, identity] of change.upsert) {
       this.#mayFail();
       this.addresses.set(formatPrefix(prefix), identity as IdentityId);
@@ -317,6 +321,33 @@ describe('the policy reconciler', () => {
       },
     );
     check(property, { runs: 1000 });
+  });
+
+  it('with room for few addresses only, lets nobody in that neither state lets in', () => {
+    const seen = { leftOut: 0, closed: 0 };
+    const property = fc.property(clusters, fc.integer({ min: 0, max: 12 }), ([first, ...others], capacity) => {
+      const world = new World();
+      const maps = new MemoryMaps();
+      maps.ipcacheCapacity = capacity;
+      world.become({ ...first, both: true });
+      const { reconciler } = reconcilerOf(world, maps);
+      if (!succeeds(() => reconciler.runNow())) seen.closed++;
+      for (const cluster of others.map((other) => ({ ...other, both: true }))) {
+        world.become(cluster);
+        const old = maps.allowed();
+        const next = finalStateMaps(cluster).allowed();
+        maps.onWrite = () => {
+          for (const flow of maps.allowed()) assert(old.has(flow) || next.has(flow), `${flow} was let in on the way`);
+        };
+        if (!succeeds(() => reconciler.runNow())) seen.closed++;
+        else if (reconciler.problems().length > 0) seen.leftOut++;
+        else assert.deepEqual(maps.allowed(), next);
+        for (const flow of maps.allowed()) assert(next.has(flow), `${flow} is let in for want of room`);
+        assert(maps.addresses.size <= capacity);
+      }
+    });
+    check(property, { runs: 1000 });
+    assert(seen.leftOut > 100 && seen.closed > 100, JSON.stringify(seen));
   });
 
   it('after a restart, changes not one verdict on the way to its own numbers', () => {

@@ -68,6 +68,8 @@ export interface PolicyMaps {
   updateIpcache(change: IpcacheChange): void;
   /** Prefix in canonical text → identity. */
   ipcache(): ReadonlyMap<string, number>;
+  /** Entries that the ipcache takes; `updateIpcache` throws limit_exceeded, and changes nothing, beyond it. */
+  readonly ipcacheCapacity: number;
 }
 
 /** The part of ClusterView that decides about policy. */
@@ -127,6 +129,7 @@ export class PolicyReconciler {
       view: this.#view,
       inKernel: () => deps.maps.ipcache(),
       inPolicies: [...this.#policies.values()].flatMap(({ entries }) => entries.map(({ identity }) => identity)),
+      capacity: deps.maps.ipcacheCapacity,
     });
     this.#runner = new BoundedRunner({
       name: 'policy',
@@ -175,7 +178,8 @@ export class PolicyReconciler {
 
   /** Why the kernel may lag behind the API objects; empty when it does not. */
   problems(): string[] {
-    return this.#lastFailure === undefined ? [] : [this.#lastFailure];
+    const leftOut = this.#identities.leftOut === 0 ? [] : [leftOutError(this.#identities.leftOut).message];
+    return this.#lastFailure === undefined ? leftOut : [this.#lastFailure, ...leftOut];
   }
 
   /** Number of identities in use, for metrics. */
@@ -209,9 +213,13 @@ export class PolicyReconciler {
       if (this.#failures.size === 0 && (this.#lingering || this.#identities.waiting)) this.#pass(local);
     } catch (error) {
       this.#runFailure = error;
-      if (hasErrorCode(error, 'limit_exceeded')) this.#deps.onFull?.(error, undefined);
+      if (hasErrorCode(error, 'limit_exceeded')) {
+        this.#close(local);
+        this.#deps.onFull?.(error, undefined);
+      }
       throw error;
     }
+    if (this.#identities.leftOut > 0) this.#deps.onFull?.(leftOutError(this.#identities.leftOut), undefined);
     const [first] = this.#failures;
     if (first === undefined) return;
     const what = `${this.#failures.size} endpoints could not be written, the first is ${first[0]}`;
@@ -235,6 +243,14 @@ export class PolicyReconciler {
       const policy = this.#wanted(record, pod);
       for (const diagnostic of policy.diagnostics) this.#tell(diagnostic);
       this.#write(record.endpointId, policy);
+    }
+  }
+
+  /** Addresses cannot be told apart as the policies need it: what they isolate is closed until they can. */
+  #close(local: readonly LocalPod[]): void {
+    for (const [record, pod] of local) {
+      const { isolated, audit } = this.#wanted(record, pod);
+      this.#write(record.endpointId, { isolated, entries: [], audit: audit === true });
     }
   }
 
@@ -399,6 +415,16 @@ function newToAnyone(wanted: ProgrammedPolicy, current: ProgrammedPolicy): Polic
   );
   const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
   return [...added, ...opened.map((direction) => ({ direction, ...everything }))];
+}
+
+function leftOutError(count: number): SluiceError {
+  return new SluiceError({
+    code: 'limit_exceeded',
+    operation: 'update ipcache',
+    object: `of ${count} addresses of pods and nodes`,
+    what: 'there is no room for them: they count as outside the cluster, and no pod or namespace selector lets them in',
+    remedy: 'raise --map-size ipcache=N and make the maps anew: drain the node, then restart the agent',
+  });
 }
 
 /** Whether `a` is `b`, or closed where `b` isolates. */

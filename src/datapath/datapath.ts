@@ -261,6 +261,11 @@ export class Datapath implements Disposable {
     this.#maps.writeConfig({ epoch: (this.#maps.readConfig().epoch + 1) >>> 0 });
   }
 
+  /** How many prefixes `updateIpcache` takes. */
+  get ipcacheCapacity(): number {
+    return this.#ipcache.capacity;
+  }
+
   ipcache(): [prefix: IpPrefix, identity: number][] {
     return this.#ipcache.entries();
   }

@@ -19,6 +19,11 @@ export class IpcacheMap {
     this.#map = map;
   }
 
+  /** One place stays free: kernels before 6.13 take no update of a present key in a full trie. */
+  get capacity(): number {
+    return this.#map.spec.maxEntries - 1;
+  }
+
   get size(): number {
     return this.#keys().size;
   }
@@ -27,7 +32,7 @@ export class IpcacheMap {
   update(change: IpcacheChange): void {
     const known = this.#keys();
     const added = new Set(change.upsert.map(([prefix]) => formatPrefix(prefix)).filter((key) => !known.has(key)));
-    if (known.size + added.size > this.#map.spec.maxEntries) throw this.#full(known.size + added.size);
+    if (known.size + added.size > this.capacity) throw this.#full(known.size + added.size);
     this.#map.updateBatch(
       change.upsert.map(([prefix, identity]) => [encodePrefix(prefix), ipcacheValue.encode({ identity })]),
     );
@@ -54,7 +59,7 @@ export class IpcacheMap {
       code: 'limit_exceeded',
       operation: 'update ipcache',
       object: `to ${wanted} prefixes`,
-      what: `the node may know ${this.#map.spec.maxEntries} prefixes`,
+      what: `the node may know ${this.capacity} prefixes`,
       remedy: mapRemedies.ipcache,
     });
   }
