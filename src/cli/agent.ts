@@ -98,7 +98,10 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     attachmentNamespace: flags.attachmentNamespace,
     clusterNetwork: flags.clusterNetwork,
     adoptExistingPods: flags.adoptExistingPods,
-    detection: { conflicts: flags.detectIpConflicts, gateways: flags.detectGateways },
+    detection: {
+      conflicts: flags.detectIpConflicts || settings.enableIPConflictDetection,
+      gateways: flags.detectGateways || settings.enableGatewayDetection,
+    },
     mapSizes: parseMapSizes(flags.mapSize),
     settings,
     log,
