@@ -11,20 +11,13 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import type { EnforcementMode } from '../api/agent-api.ts';
-import type { ObjectReference } from '../api/kubernetes.ts';
-import { apiVersionOf, networkPolicies, nodes, pods } from '../api/resources.ts';
-import { createCoordinatorPlugin } from '../cni/coordinator.ts';
+import { apiVersionOf, networkPolicies } from '../api/resources.ts';
 import type { PluginTable } from '../cni/invoke.ts';
-import { createIfacerPlugin } from '../cni/ifacer.ts';
-import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
-import { IpamState } from '../cni/ipam-state.ts';
-import { createIpamPlugin } from '../cni/ipam.ts';
-import { createSluicePlugin } from '../cni/sluice.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { MapLimits } from '../datapath/maps.ts';
-import { readSettings, type Settings } from '../ipam/settings.ts';
+import type { Settings } from '../ipam/settings.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import type { KubeConfig } from '../kube/config.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
@@ -32,7 +25,7 @@ import { PodAdoption } from './adoption.ts';
 import { listenAgentApi } from './api/socket.ts';
 import { createAgentTools } from './api/tools.ts';
 import { BandwidthReconciler } from './bandwidth-reconciler.ts';
-import { ClusterView, type PodRef } from './cluster-view.ts';
+import { ClusterView } from './cluster-view.ts';
 import { CniServer } from './cni-server.ts';
 import { CoordinatorSource } from './coordinator-source.ts';
 import { EndpointDatapath } from './endpoint-datapath.ts';
@@ -40,16 +33,17 @@ import { EndpointInspection } from './endpoint-inspection.ts';
 import { EndpointTable } from './endpoint-lifecycle.ts';
 import { EndpointStore } from './endpoint-store.ts';
 import { buildHealthServer, parseListenAddress } from './health.ts';
-import { ipamSettings } from './ipam-settings.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
 import { agentLimits, type AdoptionMode } from './limits.ts';
+import { IpamMetrics } from './ipam-metrics.ts';
 import { AgentMetrics } from './metrics.ts';
 import { NamespaceBandwidth } from './namespace-bandwidth.ts';
+import { aboutNode, recordOnPod, warnPod } from './object-events.ts';
 import { PeriodicTask } from './periodic-task.ts';
+import { pluginTable } from './plugin-table.ts';
 import { PolicyAudit } from './policy-audit.ts';
 import { PolicyReconciler } from './policy-reconciler.ts';
-import { buildSpiderApi } from './spider-api.ts';
 
 export interface AgentOptions {
   readonly kubeConfig: KubeConfig;
@@ -223,7 +217,10 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
       }),
       metrics: metrics.registry,
     }),
-    ...pluginTable(options, { client, cluster, coordinator, endpoints, events, store, clock }),
+    ...pluginTable(options, {
+      ...{ client, cluster, coordinator, endpoints, events, store, clock },
+      metrics: new IpamMetrics(metrics.registry),
+    }),
     onAnswered: answeredObserver(log, metrics),
   };
 }
@@ -373,94 +370,6 @@ function once(act: () => void): () => void {
     if (!done) act();
     done = true;
   };
-}
-
-/** The Node's own name is what the kubelet writes as uid too, so that `kubectl describe node` finds it. */
-function aboutNode(name: string): ObjectReference {
-  return { apiVersion: 'v1', kind: nodes.kind, name, uid: name };
-}
-
-function warnPod(events: EventRecorder, pod: PodRef, reason: string, message: string): void {
-  recordOnPod(events, 'Warning', pod, reason, message);
-}
-
-function recordOnPod(
-  events: EventRecorder,
-  type: 'Normal' | 'Warning',
-  pod: PodRef,
-  reason: string,
-  message: string,
-): void {
-  const { namespace, name, uid } = pod;
-  events.record({
-    about: { apiVersion: 'v1', kind: pods.kind, namespace, name, uid },
-    ...{ type, reason, message },
-  });
-}
-
-function pluginTable(
-  options: AgentOptions,
-  parts: {
-    readonly client: KubeClient;
-    readonly cluster: ClusterView;
-    readonly coordinator: CoordinatorSource;
-    readonly endpoints: EndpointTable;
-    readonly store: EndpointStore;
-    readonly events: EventRecorder;
-    readonly clock: Clock;
-  },
-): Pick<Parts, 'plugins' | 'spiderApi'> {
-  const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
-  const settings = options.settings ?? readSettings(undefined).settings;
-  const { client, cluster, coordinator, endpoints, events, store, clock } = parts;
-  const sluice = createSluicePlugin({ endpoints, log });
-  const ipam = createKubeIpamDeps({
-    client,
-    nodeName,
-    pools: cluster.pools,
-    reservedIps: cluster.reservedIps,
-    pods: cluster.pods,
-    namespaces: cluster.namespaces,
-    nodes: cluster.nodes,
-    ...ipamSettings(settings),
-    attachmentNamespace,
-    clusterNetwork,
-    detection: options.detection && {
-      ...options.detection,
-      onConflict: (pod, uid, message) => {
-        const [namespace = '', name = ''] = pod.split('/');
-        warnPod(events, { namespace, name, uid }, 'IPConflict', message);
-      },
-    },
-    attachments: () =>
-      // An adopted endpoint knows neither its container nor its network.
-      store
-        .list()
-        .flatMap(({ adopted, containerId, ifName, pod, networkName }) =>
-          adopted === true ? [] : [{ containerId, interface: ifName, podUid: pod.uid, network: networkName }],
-        ),
-    clock,
-    log,
-  });
-  const state = new IpamState(ipam);
-  const spiderpool = createIpamPlugin(ipam, state);
-  const spiderApi = buildSpiderApi({
-    state,
-    plugin: spiderpool,
-    coordinator: async (pod, signal) => (await coordinator.of(pod, signal)).config,
-    releaseConflictIps: settings.releaseConflictIps,
-  });
-  const plugins = {
-    ...{ sluice, 'cilium-cni': sluice, spiderpool },
-    coordinator: createCoordinatorPlugin({
-      log,
-      onInterface: async ({ containerId, ifName, interfaceName }) =>
-        endpoints.addInterface(containerId, ifName, interfaceName),
-      coordination: (pod, signal) => coordinator.of(pod, signal),
-    }),
-    ifacer: createIfacerPlugin({ log }),
-  };
-  return { plugins, spiderApi };
 }
 
 function answeredObserver(log: Logger, metrics: AgentMetrics): OnAnswered {

@@ -286,7 +286,7 @@ async function giveBack(
 ): Promise<void> {
   const isOurs = (podUid: string): boolean => podUid === key.podUid;
   try {
-    await state.writer.run(poolName, (book) =>
+    await state.writer.run(poolName, 'release', (book) =>
       book.release(
         ({ pod, podUid, interface: name }) =>
           name === key.interface && (from === 'this pod' ? isOurs(podUid) : pod === key.pod && !isOurs(podUid)),

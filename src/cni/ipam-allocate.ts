@@ -104,6 +104,7 @@ async function claimRecorded(
   try {
     return await writer.run(
       poolName,
+      'allocation',
       (book, pool) => {
         const isOwn = book.holder(address)?.podUid === key.podUid;
         if (!isOwn && (!isAsked || unfitReason(pool, user) !== undefined)) return undefined;
@@ -137,7 +138,7 @@ async function allocateFrom(
     if (isExhausted(result)) throw exhausted(book.poolName, result, deps.maxRecordsPerPool ?? maxRecordsPerPool);
     return { ...result, pool };
   };
-  return writer.run(known.metadata.name ?? '', operation, signal);
+  return writer.run(known.metadata.name ?? '', 'allocation', operation, signal);
 }
 
 /**

@@ -43,10 +43,15 @@ export interface EndpointSource {
   remove(endpoint: SpiderEndpoint): Promise<void>;
 }
 
+/** What a pool is written for. */
+export type PoolPurpose = 'allocation' | 'release';
+
 /** Told of what happens; never throws. */
 export interface IpamObserver {
-  /** A write of the pool came too late and is done again. */
-  poolConflict(pool: string): void;
+  /** A write of a pool came too late and is done again; told of each request in it. */
+  poolConflict(purpose: PoolPurpose): void;
+  /** How long a request waited for its turn at the pool. */
+  poolQueued(purpose: PoolPurpose, waitedMs: number): void;
 }
 
 /** Labels and annotations are all that counts of namespaces and nodes. */

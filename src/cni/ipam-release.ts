@@ -117,7 +117,7 @@ async function releaseFrom(
   isReleased: (record: AllocationRecord, address: string) => boolean,
 ): Promise<string[]> {
   try {
-    const released = await state.writer.run(poolName, (book) => book.release(isReleased));
+    const released = await state.writer.run(poolName, 'release', (book) => book.release(isReleased));
     if (released.length > 0) state.deps.log.info({ pool: poolName, addresses: released }, 'addresses released');
     return released;
   } catch (error) {

@@ -2,7 +2,7 @@ import { spiderErrors } from '../api/spider.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
 import { PoolBook } from '../ipam/pool-book.ts';
-import type { IpamDeps } from './ipam-deps.ts';
+import type { IpamDeps, PoolPurpose } from './ipam-deps.ts';
 
 /**
  * All writes of this node to pools. One write per pool is under way at a time, so an agent never conflicts with itself;
@@ -21,6 +21,7 @@ const maxBackoffMs = 250;
 export type PoolOperation<T> = (book: PoolBook, pool: SpiderIPPool) => T;
 
 interface Waiting {
+  readonly purpose: PoolPurpose;
   readonly operation: PoolOperation<unknown>;
   readonly signal: AbortSignal | undefined;
   readonly sinceMs: number;
@@ -50,9 +51,9 @@ export class PoolWriter {
   }
 
   /** Rejects with what the operation throws, or when the pool cannot be written. */
-  run<T>(poolName: string, operation: PoolOperation<T>, signal?: AbortSignal): Promise<T> {
+  run<T>(poolName: string, purpose: PoolPurpose, operation: PoolOperation<T>, signal?: AbortSignal): Promise<T> {
     return new Promise<unknown>((resolve, reject) => {
-      const waiting = { operation, signal, sinceMs: this.#deps.clock.monotonicMs(), resolve, reject };
+      const waiting = { purpose, operation, signal, sinceMs: this.#deps.clock.monotonicMs(), resolve, reject };
       const queue = this.#queues.get(poolName);
       if (queue !== undefined) {
         queue.push(waiting);
@@ -75,13 +76,15 @@ export class PoolWriter {
     let batch: Waiting[] = [];
     let lost: Lost | undefined;
     for (;;) {
-      batch = [...batch, ...queue.splice(0, maxBatch - batch.length)].filter(isWanted);
+      const arrived = queue.splice(0, maxBatch - batch.length);
+      this.#tellQueued(arrived);
+      batch = [...batch, ...arrived].filter(isWanted);
       if (batch.length === 0) break;
       try {
         const outcomes = await this.#attempt(poolName, batch, lost);
         if (isLost(outcomes)) {
           lost = { ...outcomes, times: (lost?.times ?? 0) + 1 };
-          this.#deps.observe?.poolConflict(poolName);
+          for (const { purpose } of batch) this.#deps.observe?.poolConflict(purpose);
           batch = batch.filter((waiting) => this.#isInTime(waiting, poolName, lost));
           await this.#deps.clock.sleep(backoffMs(lost.times, this.#deps.random));
           continue;
@@ -93,6 +96,11 @@ export class PoolWriter {
       [batch, lost] = [[], undefined];
     }
     this.#queues.delete(poolName);
+  }
+
+  #tellQueued(arrived: readonly Waiting[]): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const { purpose, sinceMs } of arrived) this.#deps.observe?.poolQueued(purpose, nowMs - sinceMs);
   }
 
   /** One write for all; none when the book is the same afterwards. */

@@ -32,8 +32,15 @@ interface Parts extends ReconcilersOptions {
   readonly recorder: EventRecorder;
 }
 
+export interface AddressReconcilers {
+  resync(): void;
+  stopped(): Promise<void>;
+  /** As they are known now. */
+  subnets(): readonly SpiderSubnet[];
+}
+
 /** Registers with the pools' informer; call it before that starts. */
-export function startAddressReconcilers(parts: Parts): { resync(): void; stopped(): Promise<void> } {
+export function startAddressReconcilers(parts: Parts): AddressReconcilers {
   const { client, clock, log, signal, pools } = parts;
   const informer = (gvr: GroupVersionResource): Informer<KubeObject> => new Informer({ client, gvr, log, clock });
   const [subnets, reserved, coordinators] = [spiderSubnets, spiderReservedIPs, spiderCoordinators].map(informer);
@@ -76,6 +83,7 @@ export function startAddressReconcilers(parts: Parts): { resync(): void; stopped
   if (autoPools !== undefined) running.push(...applications.start(signal, (key) => applicationQueue.add(key)));
   const looking = every(parts, coordinatorMs, () => coordinators.list().forEach(coordinatorChanged));
   return {
+    subnets: () => subnets.list() as SpiderSubnet[],
     resync: () => {
       subnets.list().forEach(subnetChanged);
       pools.list().forEach(poolChanged);

@@ -18,6 +18,7 @@ import { startAddressReconcilers } from './address-reconcilers.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
 import { gcPod, startGarbageCollection } from './gc-start.ts';
 import { eventWriter, kubeAccess } from './kube-access.ts';
+import type { ControllerMetrics } from './metrics.ts';
 import { PoolReconciler } from './pool-reconciler.ts';
 import { WorkQueue } from './work-queue.ts';
 
@@ -30,6 +31,7 @@ export interface ReconcilersOptions {
   readonly log: Logger;
   readonly signal: AbortSignal;
   readonly settings: Settings;
+  readonly metrics: ControllerMetrics;
 }
 
 /** Resolves when the copies are filled. */
@@ -53,8 +55,12 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
     log,
   });
   const pods = new Informer<Pod>({ client, gvr: podResource, log, clock, transform: gcPod });
-  const collection = startGarbageCollection({ ...options, pools, pods });
+  const collection = startGarbageCollection({
+    ...{ ...options, pools, pods },
+    observe: (outcome, count) => options.metrics.collected(outcome, count),
+  });
   const addresses = startAddressReconcilers({ ...options, pools, recorder });
+  options.metrics.readFrom({ pools: () => pools.list() as SpiderIPPool[], subnets: () => addresses.subnets() });
   const configQueue = queue('configs', (key) => attachmentReconciler.reconcile(key), options);
   const poolQueue = queue('pools', (key) => poolReconciler.reconcile(key), options);
 

@@ -7,6 +7,7 @@ import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import { createAdmission } from './admission-server.ts';
 import { createHealthServer } from './health.ts';
 import { LeaderElection } from './leader.ts';
+import { ControllerMetrics } from './metrics.ts';
 import { defaultNamespace, type ControllerOptions } from './options.ts';
 import { startReconcilers } from './reconcilers.ts';
 import { registerWebhooks } from './register.ts';
@@ -27,7 +28,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const clock = options.clock ?? systemClock;
   const client = createKubeClient(options.kubeConfig, { userAgent: 'sluice-controller' });
   const progress = { notReady: 'starting' as string | undefined };
-  const health = createHealthServer(() => progress.notReady);
+  const metrics = new ControllerMetrics();
+  const health = createHealthServer(() => progress.notReady, metrics.registry);
   const settings = options.settings ?? readSettings(undefined).settings;
   const admission = await createAdmission({ ...options, client, clock, settings });
   const healthUrl = await health.listen({ host: options.healthHost ?? '127.0.0.1', port: options.healthPort });
@@ -38,7 +40,7 @@ export async function startController(options: ControllerOptions): Promise<Runni
       : { kind: 'service', ...options.webhook.service };
 
   const ready = deferred();
-  const run = lead(options, { client, clock, settings, address, caPem: admission.caPem, webhookUrl }, () => {
+  const run = lead(options, { client, clock, settings, metrics, address, caPem: admission.caPem, webhookUrl }, () => {
     progress.notReady = undefined;
     ready.resolve();
   });
@@ -59,6 +61,7 @@ interface Parts {
   readonly client: KubeClient;
   readonly clock: Clock;
   readonly settings: Settings;
+  readonly metrics: ControllerMetrics;
   readonly address: WebhookAddress;
   readonly caPem: string;
   readonly webhookUrl: string;
@@ -79,7 +82,10 @@ async function lead(options: ControllerOptions, parts: Parts, onReady: () => voi
   try {
     if (hasLeases) await election.acquire(signal);
     signal.throwIfAborted();
-    const reconcilers = await startReconcilers({ client, clock, log, settings: parts.settings, signal: work.signal });
+    const reconcilers = await startReconcilers({
+      ...{ client, clock, log, signal: work.signal },
+      ...{ settings: parts.settings, metrics: parts.metrics },
+    });
     await registerWebhooks(client, parts.address, parts.caPem, parts.settings.enableValidatingResourcesDeletedWebhook);
     log.info({ webhook: parts.webhookUrl }, 'controller ready');
     onReady();
