@@ -17,10 +17,12 @@ import {
   type IpamFlags,
   type SeenAddresses,
 } from './ipam-cluster.ts';
+import { collectGarbage } from './ipam-gc.ts';
 import { releaseAddress } from './ipam-release.ts';
 import { describeAddress, describePod, poolView, type PoolView } from './ipam-views.ts';
 import { podPath, print, printJson } from './output.ts';
-import { renderAddress, renderCheck, renderFree, renderPodAddresses, renderPools } from './render-ipam.ts';
+import { renderAddress, renderCheck, renderFree, renderGc, renderPodAddresses, renderPools } from './render-ipam.ts';
+import { loadSettings } from './settings.ts';
 
 export function registerIpamCommands(program: Command): void {
   const ipam = program
@@ -51,6 +53,14 @@ export function registerIpamCommands(program: Command): void {
     )
     .addHelpText('after', examples('sluice ipam release 172.51.0.100', 'sluice ipam release fd00:51::9 --force'))
     .action(release);
+  withCluster(ipam.command('gc'))
+    .description(
+      'give back the addresses of pods that are gone or have ended, as the controller does from time to time',
+    )
+    .option('--dry-run', 'only tell what would be given back', false)
+    .option('--config <file>', 'the settings that the controller has (conf.yml); default: the defaults')
+    .addHelpText('after', examples('sluice ipam gc --dry-run', 'sluice ipam gc --json'))
+    .action(gc);
   withCluster(ipam.command('check'))
     .description(
       'compare records, pods, SpiderEndpoints and interfaces. Exit status 1: findings; 2: not every node answered',
@@ -119,6 +129,15 @@ async function release(what: string, flags: IpamFlags & { readonly force: boolea
   print(`${released.address} is free again in pool ${released.pool}; it was recorded for pod ${released.pod}`);
   if (released.objection !== undefined)
     print(`forced, although ${released.objection}: it keeps working there until another pod gets it`);
+}
+
+async function gc(flags: IpamFlags & { readonly dryRun: boolean; readonly config?: string }): Promise<void> {
+  const { settings, warnings } = loadSettings(flags.config);
+  for (const warning of warnings) process.stderr.write(`warning: ${warning}\n`);
+  using cluster = await openCluster(flags, process.env);
+  const report = await collectGarbage(cluster, settings, flags.dryRun);
+  if (flags.json) printJson(report);
+  else print(renderGc(report));
 }
 
 /** What an ADD or DEL in progress shows is gone after this time. */

@@ -1,6 +1,7 @@
 /** What the address commands print for people. Pure. */
 import type { Finding } from '../ipam/audit.ts';
 import type { SeenAddresses } from './ipam-cluster.ts';
+import type { GcRecord, GcReport } from './ipam-gc.ts';
 import { placeText, type AddressView, type PodAddressesView, type PoolView } from './ipam-views.ts';
 import { table } from './render.ts';
 
@@ -90,6 +91,21 @@ export function renderCheck({ findings, pools, records, nodes, unanswered }: Che
     ...(rows.length === 0 ? [] : [table(['KIND', 'ADDRESS', 'POOL', 'WHAT'], rows), '']),
     `${findings.length === 0 ? 'no finding' : `${findings.length} findings`}: ${scope}`,
     ...unanswered.map(({ node, why }) => `not looked at: ${node}: ${why}`),
+  ].join('\n');
+}
+
+export function renderGc({ dryRun, records }: GcReport): string {
+  const rows = records.map(({ state, until, address, pool, pod, reason }) => [
+    state === 'waiting' ? `waiting until ${until ?? ''}` : state,
+    ...[address, pool, pod, reason],
+  ]);
+  const count = (state: GcRecord['state']): number => records.filter((record) => record.state === state).length;
+  const outcome = dryRun
+    ? `${count('due')} addresses would be given back`
+    : `${count('returned')} addresses given back`;
+  return [
+    ...(rows.length === 0 ? [] : [table(['STATE', 'ADDRESS', 'POOL', 'POD', 'WHY'], rows), '']),
+    `${outcome}, ${count('waiting')} wait for their time`,
   ].join('\n');
 }
 

@@ -9,6 +9,7 @@ import { lintCodes, lintPolicies } from '../policy/lint.ts';
 import { parseManifests } from './manifest-files.ts';
 import { mergeExplanations, mergePreviews } from './policy.ts';
 import { renderEvent, renderExplain, table } from './render.ts';
+import { renderGc } from './render-ipam.ts';
 import { renderCheck, renderPreview } from './render-preview.ts';
 
 const event: FlowEvent = {
@@ -32,6 +33,25 @@ const answer = (ingress: Partial<DirectionExplanation> = {}, node = 'node1'): Ex
 };
 
 describe('rendering', () => {
+  it('tells what garbage collection returned, and what waits until when', () => {
+    const base = { pool: 'p', pod: 'demo/a' };
+    const records = [
+      { ...base, address: '10.0.0.1', state: 'returned', reason: 'the pod is gone' },
+      {
+        ...base,
+        address: '10.0.0.2',
+        state: 'waiting',
+        reason: 'the pod has ended',
+        until: '2026-01-01T00:00:30.000Z',
+      },
+    ] as const;
+    const text = renderGc({ dryRun: false, records });
+    assert.match(text, /^returned +10\.0\.0\.1 +p +demo\/a +the pod is gone$/m);
+    assert.match(text, /^waiting until 2026-01-01T00:00:30\.000Z +10\.0\.0\.2 /m);
+    assert.match(text, /1 addresses given back, 1 wait for their time$/);
+    assert.match(renderGc({ dryRun: true, records: [] }), /^0 addresses would be given back, 0 wait/);
+  });
+
   it('aligns columns by their widest cell', () => {
     assert.equal(
       table(

@@ -50,6 +50,15 @@ export interface GcCollectorDeps {
   readonly log: Logger;
 }
 
+/** A record, and what is to become of it. */
+export interface GcExamined {
+  readonly pool: string;
+  readonly address: string;
+  /** namespace/name */
+  readonly pod: string;
+  readonly decision: GcDecision;
+}
+
 export class GcCollector {
   readonly #deps: GcCollectorDeps;
   /** namespace/name of records' pods → when to ask the API server about them. */
@@ -85,13 +94,40 @@ export class GcCollector {
     for (const pod of due) {
       this.#suspects.delete(pod);
       try {
-        await this.#collectPod(pod);
+        await this.collectPod(pod);
       } catch (error) {
         // Unknown is not gone: the next scan sees it again.
         this.#deps.observe?.('failed', 1);
         this.#deps.log.warn({ pod, error: formatErrorChain(error) }, 'addresses not returned, trying again');
       }
     }
+  }
+
+  /** What the API server says now of every suspect's records, due or not. Changes nothing. */
+  async examine(): Promise<GcExamined[]> {
+    const examined: GcExamined[] = [];
+    for (const podKey of this.#suspects.keys()) {
+      const [namespace = '', name = ''] = podKey.split('/');
+      for (const poolName of this.#holding(podKey)) {
+        const pool = await this.#deps.pools.read('', poolName);
+        if (pool === undefined) continue;
+        const facts = await this.#facts(namespace, name);
+        for (const [address, record] of recordsIn(pool)) {
+          if (record.pod !== podKey) continue;
+          const decision = decideRecord({ ...facts, record }, this.#deps.settings);
+          examined.push({ pool: poolName, address, pod: podKey, decision });
+        }
+      }
+    }
+    return examined;
+  }
+
+  /** Returns what is due of the pod, as the API server has it, at once. Answers the addresses. */
+  async collectPod(podKey: string): Promise<string[]> {
+    const [namespace = '', name = ''] = podKey.split('/');
+    const released: string[] = [];
+    for (const poolName of this.#holding(podKey)) released.push(...(await this.#release(poolName, namespace, name)));
+    return released;
   }
 
   #suspect(record: AllocationRecord): void {
@@ -109,13 +145,11 @@ export class GcCollector {
     this.#suspects.set(record.pod, Math.min(this.#suspects.get(record.pod) ?? Infinity, dueMs));
   }
 
-  async #collectPod(podKey: string): Promise<void> {
-    const { pools } = this.#deps;
-    const [namespace = '', name = ''] = podKey.split('/');
+  /** Names of the pools with records of the pod, in the copies. */
+  #holding(podKey: string): string[] {
     const mark = JSON.stringify(podKey);
-    const holding = pools.cached().filter(({ status }) => status?.allocatedIPs?.includes(mark));
-    if (holding.length === 0) return;
-    for (const pool of holding) await this.#release(pool.metadata.name ?? '', namespace, name);
+    const holding = this.#deps.pools.cached().filter(({ status }) => status?.allocatedIPs?.includes(mark));
+    return holding.map(({ metadata }) => metadata.name ?? '');
   }
 
   /** Before the records: a record without endpoint is found by the next scan, an endpoint without record is not. */
@@ -164,12 +198,12 @@ export class GcCollector {
    * other order a pod of the same name may be made, and get an address, between what is known of the old one and the
    * records: it would lose it. Found by test/ipam-chaos.test.ts.
    */
-  async #release(poolName: string, namespace: string, name: string): Promise<void> {
+  async #release(poolName: string, namespace: string, name: string): Promise<string[]> {
     const { pools, settings, log, observe } = this.#deps;
     const podKey = `${namespace}/${name}`;
     for (let attempt = 1; ; attempt++) {
       const pool = await pools.read('', poolName);
-      if (pool === undefined) return;
+      if (pool === undefined) return [];
       const book = new PoolBook(pool);
       const facts = await this.#facts(namespace, name);
       await this.#removeEndpoint(book, podKey, facts);
@@ -181,7 +215,7 @@ export class GcCollector {
         if (decision.action === 'wait') this.#suspects.set(podKey, decision.untilMs);
         return decision.action === 'release';
       });
-      if (addresses.length === 0) return;
+      if (addresses.length === 0) return [];
       const { allocatedIPs: _, ...rest } = pool.status ?? {};
       try {
         await pools.replaceStatus({ ...pool, status: { ...rest, ...book.status() } });
@@ -192,7 +226,7 @@ export class GcCollector {
       observe?.('released', addresses.length);
       const reasons = addresses.map((address) => `${address}: ${decisions.get(address)?.reason ?? ''}`);
       log.info({ pool: poolName, pod: podKey, reasons }, 'addresses returned');
-      return;
+      return addresses;
     }
   }
 

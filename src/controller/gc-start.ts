@@ -57,7 +57,14 @@ export function startGarbageCollection(options: GcOptions): { run(): Promise<voi
   return { run };
 }
 
-function createCollector({ client, clock, log, settings, pools, pods, observe }: GcOptions): GcCollector {
+/** What a collector takes; of the informers only their copies. */
+export interface GcCollectorOptions extends Omit<GcOptions, 'signal' | 'pools' | 'pods'> {
+  readonly pools: Pick<Informer<KubeObject>, 'list'>;
+  readonly pods: Pick<Informer<Pod>, 'get'>;
+}
+
+export function createCollector(options: GcCollectorOptions): GcCollector {
+  const { client, clock, log, settings, pools, pods, observe } = options;
   const podAccess = kubeAccess<Pod>(client, podResource);
   const endpoints = kubeAccess<SpiderEndpoint>(client, spiderEndpoints);
   const nodeAccess = kubeAccess<Node>(client, nodes);

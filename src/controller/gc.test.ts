@@ -172,6 +172,22 @@ async function scanAndCollect(world: World, collector: GcCollector, laterMs = 6_
 }
 
 describe('garbage collection', () => {
+  it('tells what it would return and changes nothing, then returns it at once when it is told to', async () => {
+    const world = new World();
+    const collector = world.collector();
+    collector.scan();
+    const [found, ...others] = await collector.examine();
+    assert.deepEqual([found?.address, found?.pod, found?.decision.action], ['10.0.0.1', 'default/a', 'release']);
+    assert.deepEqual(others, [], 'the record of the pod that lives is no suspect');
+    assert.equal(world.addresses, '10.0.0.1 10.0.0.2');
+    world.pods.set('default/a', pod({}));
+    assert.equal((await collector.examine())[0]?.decision.action, 'keep', 'what the API server says now');
+    assert.deepEqual(await collector.collectPod('default/a'), []);
+    world.pods.delete('default/a');
+    assert.deepEqual(await collector.collectPod('default/a'), ['10.0.0.1']);
+    assert.equal(world.addresses, '10.0.0.2');
+  });
+
   it('returns the address of a pod that is gone, with its endpoint, and no namesake’s (G00001, G00002)', async () => {
     const world = new World();
     world.addEndpoint('a', 'u', 'Deployment', 'web');

@@ -13,7 +13,7 @@ import type { EventWriter, ObjectAccess } from './ports.ts';
 export function kubeAccess<T extends object>(
   client: KubeClient,
   gvr: GroupVersionResource,
-  informer?: Informer<KubeObject>,
+  informer?: Pick<Informer<KubeObject>, 'list'>,
 ): ObjectAccess<T> {
   const asKube = (object: T): KubeObject => object;
   const asOwn = (object: KubeObject): T => object as unknown as T;
