@@ -38,6 +38,15 @@ class NodeBed implements Disposable {
   readonly client = `${this.#prefix}-client`;
 
   constructor() {
+    try {
+      this.#build();
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #build(): void {
     for (const path of [this.node, this.pod, this.client]) createNamedNetns(path);
     this.#join(this.pod, interfaceName, 10, '10.0.0');
     this.#join(this.client, 'eth0', 20, '10.1.0');
