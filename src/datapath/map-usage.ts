@@ -24,8 +24,8 @@ export type CountedMap = keyof typeof mapRemedies;
 export function mapUsage(maps: DatapathMaps, entries: Readonly<Record<CountedMap, number>>): MapUsage[] {
   return (Object.keys(mapRemedies) as CountedMap[]).map((map) => {
     const size = maps.byName[map].spec.maxEntries;
-    // 0 is no endpoint id.
-    const maxEntries = map === 'endpoints' ? size - 1 : size;
+    // 0 is no endpoint id; in the ipcache one place stays free (IpcacheMap.capacity).
+    const maxEntries = map === 'endpoints' || map === 'ipcache' ? size - 1 : size;
     return { map, entries: entries[map], maxEntries, full: entries[map] >= maxEntries, remedy: mapRemedies[map] };
   });
 }

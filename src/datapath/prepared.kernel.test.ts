@@ -23,7 +23,7 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
     stack.use(
       Datapath.open({
         bpffsDir: bpffs.path,
-        limits: { conntrack: 1024, policy: 8, ipcache: 4, ...(endpoints === undefined ? {} : { endpoints }) },
+        limits: { conntrack: 1024, policy: 8, ipcache: 5, ...(endpoints === undefined ? {} : { endpoints }) },
       }),
     );
   const prepareAll = (datapath: Datapath, count: number): number => {
