@@ -197,7 +197,10 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     tasks.limits.markDirty();
     if (!adoption.passed) tasks.adoption.markDirty();
   });
-  const coordinator = new CoordinatorSource({ client, pods: cluster.pods, clock, log });
+  const coordinator = new CoordinatorSource({
+    ...{ client, pods: cluster.pods, clock, log },
+    coordinatorName: options.settings?.coordinatorName ?? 'default',
+  });
   const tools = createAgentTools({
     ...{ nodeName, enforcement, cluster, policy, audited, clock, log },
     kernel: kernel.view,

@@ -1,5 +1,5 @@
 /** Metrics of bandwidth limits, read from the kernel at the moment of the scrape; docs/reference/agent.md lists them. */
-import { Gauge, type Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from 'prom-client';
 import type { BandwidthUsage } from './bandwidth-usage.ts';
 
 export interface BandwidthMetricSources {
@@ -10,7 +10,7 @@ const place = ['namespace', 'pod', 'interface', 'direction'];
 
 /**
  * A series for each limited direction of a pod that runs: unlike the sums of other metrics, a limit says nothing without its
- * pod. Gauges, though some are counters in the kernel: they begin anew with the limit, which rate() takes for a restart.
+ * pod. Its counters begin anew with the limit, which rate() takes for a restart.
  */
 export function registerBandwidthMetrics(registry: Registry, { usage }: BandwidthMetricSources): void {
   const gauge = (name: string, help: string, labelNames: readonly string[], collect?: () => void): Gauge =>
@@ -22,14 +22,12 @@ export function registerBandwidthMetrics(registry: Registry, { usage }: Bandwidt
     '1; how the limit is made (mechanism "none": it is not in the kernel) and who asked for it',
     [...place, 'mechanism', 'source'],
   );
+  const counter = (name: string, help: string): Counter =>
+    new Counter({ name, help, labelNames: place, registers: [registry] });
   const statistics = {
-    bytes: gauge('sluice_bandwidth_bytes_total', 'bytes of frames that passed the limit', place),
-    packets: gauge('sluice_bandwidth_packets_total', 'packets that passed the limit', place),
-    drops: gauge(
-      'sluice_bandwidth_drops_total',
-      'packets that found the limit’s queue full, or waited too long',
-      place,
-    ),
+    bytes: counter('sluice_bandwidth_bytes_total', 'bytes of frames that passed the limit'),
+    packets: counter('sluice_bandwidth_packets_total', 'packets that passed the limit'),
+    drops: counter('sluice_bandwidth_drops_total', 'packets that found the limit’s queue full, or waited too long'),
     backlog: gauge('sluice_bandwidth_backlog_bytes', 'bytes that wait for their turn', place),
   };
   const fill = (): void => {
@@ -40,9 +38,9 @@ export function registerBandwidthMetrics(registry: Registry, { usage }: Bandwidt
       limit.set(labels, wanted.bps);
       info.set({ ...labels, mechanism: state?.mechanism ?? 'none', source: wanted.source }, 1);
       if (state === undefined) continue;
-      statistics.bytes.set(labels, Number(state.statistics.sentBytes));
-      statistics.packets.set(labels, Number(state.statistics.sentPackets));
-      statistics.drops.set(labels, state.statistics.drops);
+      statistics.bytes.inc(labels, Number(state.statistics.sentBytes));
+      statistics.packets.inc(labels, Number(state.statistics.sentPackets));
+      statistics.drops.inc(labels, state.statistics.drops);
       statistics.backlog.set(labels, state.statistics.backlogBytes);
     }
   };

@@ -15,11 +15,12 @@ import {
 import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import type { SpiderReservedIP } from '../api/spiderreservedip.ts';
-import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
+import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { IpRange } from '../core/ip-range.ts';
 import type { EndpointClaim } from '../ipam/audit.ts';
 import { parseRanges } from '../ipam/pool-addresses.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import type { LabState } from '../lab/lifecycle/state.ts';
 import { askAgent, unixAgent, type AgentTransport } from './agent-client.ts';
 import { defaultAgentSocket, labAgents } from './agents.ts';
@@ -140,12 +141,7 @@ export async function readWritten(client: KubeClient): Promise<WrittenAddresses>
 
 /** A cluster may do without a resource: its definition is not installed. */
 async function listIfServed<T>(client: KubeClient, gvr: GroupVersionResource): Promise<readonly T[]> {
-  try {
-    return (await client.listAll(gvr)).items as readonly T[];
-  } catch (error) {
-    if (hasErrorCode(error, 'kube_not_found')) return [];
-    throw error;
-  }
+  return ((await unlessNotFound(client.listAll(gvr)))?.items ?? []) as readonly T[];
 }
 
 /** Kinds whose pods come back under the same name and get the same addresses. */

@@ -7,6 +7,7 @@ import { decodeAllocatedIps, type AllocationRecord } from '../ipam/allocated-ips
 import { releaseObjection } from '../ipam/address-info.ts';
 import { PoolBook } from '../ipam/pool-book.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import { askNodes, readWritten, type IpamCluster } from './ipam-cluster.ts';
 import { placesOf, placeText } from './ipam-views.ts';
 
@@ -75,14 +76,9 @@ async function removeRecord(
 }
 
 /** Asked again, and not taken from the list: what is decided here cannot be undone. */
-async function readPod(client: KubeClient, path: string): Promise<Pod | undefined> {
+function readPod(client: KubeClient, path: string): Promise<Pod | undefined> {
   const [namespace = '', name = ''] = path.split('/');
-  try {
-    return await client.get<Pod>(pods, { namespace, name });
-  } catch (error) {
-    if (hasErrorCode(error, 'kube_not_found')) return undefined;
-    throw error;
-  }
+  return unlessNotFound(client.get<Pod>(pods, { namespace, name }));
 }
 
 function notRecorded(address: string): SluiceError {

@@ -10,7 +10,7 @@ import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 import { formatMac, parseMac } from '../kernel/netlink/link.ts';
 import { PacketCapture } from '../kernel/packet-capture.ts';
 import { sendFrames } from '../kernel/packet-send.ts';
-import { arpRequest, neighbourSolicitation } from './probe-frames.ts';
+import { arpRequest, ETH_P_ARP, ETH_P_IPV6, neighbourSolicitation } from './link-frames.ts';
 
 export interface ProbeTiming {
   readonly probes: number;
@@ -99,9 +99,6 @@ async function ask(
   }
   return undefined;
 }
-
-const ETH_P_ARP = 0x0806;
-const ETH_P_IPV6 = 0x86dd;
 
 /** Who says that the address is his, or probes for it at the same moment. */
 function ownerIn(frame: Uint8Array, address: IpAddress, own: Uint8Array): string | undefined {

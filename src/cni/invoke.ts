@@ -62,6 +62,7 @@ const codes: Partial<Record<ErrorCode, CniErrorCode>> = {
   kube_expired: cniErrorCodes.tryAgainLater,
   kube_throttled: cniErrorCodes.tryAgainLater,
   kube_server_error: cniErrorCodes.tryAgainLater,
+  ipam_address_in_use: cniErrorCodes.tryAgainLater,
   ipam_conflict: cniErrorCodes.tryAgainLater,
   agent_unavailable: cniErrorCodes.tryAgainLater,
   timeout: cniErrorCodes.tryAgainLater,

@@ -63,7 +63,7 @@ async function requireGateway(
 
 export function conflictError({ allocation, message }: Conflict): SluiceError {
   return new SluiceError({
-    code: 'ipam_conflict',
+    code: 'ipam_address_in_use',
     operation: 'use',
     object: formatIp(allocation.address),
     what: message,

@@ -18,9 +18,9 @@ import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import type { SpiderReservedIP } from '../api/spiderreservedip.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
-import { hasErrorCode } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import { removeFinalized } from '../kube/finalized-removal.ts';
 import type { Informer } from '../kube/informer.ts';
 import type { IpFamily } from '../core/ip.ts';
@@ -112,7 +112,7 @@ async function reservedIps(
   const objects =
     copies?.hasSynced === true
       ? copies.list()
-      : (await orMissing(client.listAll<KubeObject>(spiderReservedIPs, {}, { signal })))?.items;
+      : (await unlessNotFound(client.listAll<KubeObject>(spiderReservedIPs, {}, { signal })))?.items;
   return (objects ?? []) as unknown as SpiderReservedIP[];
 }
 
@@ -125,22 +125,13 @@ function endpointSource(client: KubeClient): EndpointSource {
       return object && asEndpoint(object);
     },
     create: async (endpoint) => {
-      const object = await orMissing(client.create(spiderEndpoints, asKube(endpoint)));
+      const object = await unlessNotFound(client.create(spiderEndpoints, asKube(endpoint)));
       return object && asEndpoint(object);
     },
     replace: async (endpoint) => asEndpoint(await client.replace(spiderEndpoints, asKube(endpoint))),
     remove: ({ metadata: { namespace, name = '', uid } }) =>
       removeFinalized(client, spiderEndpoints, { namespace, name }, uid),
   };
-}
-
-async function orMissing<T>(call: Promise<T>): Promise<T | undefined> {
-  try {
-    return await call;
-  } catch (error) {
-    if (hasErrorCode(error, 'kube_not_found')) return undefined;
-    throw error;
-  }
 }
 
 /** An answer from old copies may still be right, but ADD writes through the API server. */
@@ -158,7 +149,7 @@ function find<T extends KubeObject>(
   name: string,
   signal: AbortSignal | undefined,
 ): Promise<T | undefined> {
-  return orMissing(client.get<T>(gvr, { namespace, name }, { signal }));
+  return unlessNotFound(client.get<T>(gvr, { namespace, name }, { signal }));
 }
 
 async function labelled<T extends KubeObject>(

@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import type { ConfigMap, KubeObject, Pod } from '../api/kubernetes.ts';
 import { calicoIPPools, ciliumPodIPPools, configMaps, pods, serviceCidrs } from '../api/resources.ts';
 import type { GroupVersionResource } from '../api/resources.ts';
-import { hasErrorCode } from '../core/error.ts';
 import type { Settings } from '../ipam/settings.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import type { CidrSources } from './coordinator-cidrs.ts';
 
 /** The sources of CIDRs, on the API client and on the CNI configurations of this node. */
@@ -69,12 +69,7 @@ async function listed<T extends KubeObject>(
   gvr: GroupVersionResource,
   options: { readonly namespace?: string; readonly labelSelector?: string; readonly fieldSelector?: string } = {},
 ): Promise<readonly T[]> {
-  try {
-    return (await client.listAll<T>(gvr, options)).items;
-  } catch (error) {
-    if (hasErrorCode(error, 'kube_not_found')) return [];
-    throw error;
-  }
+  return (await unlessNotFound(client.listAll<T>(gvr, options)))?.items ?? [];
 }
 
 /** Multus' own configuration stands before the one it calls. Files that are no JSON are none. */

@@ -1,8 +1,9 @@
 import { z } from 'zod';
 import type { ConfigMap } from '../api/kubernetes.ts';
 import { configMaps } from '../api/resources.ts';
-import { hasErrorCode, SluiceError } from '../core/error.ts';
+import { SluiceError } from '../core/error.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import type { Claim, ClaimStore } from './admission-claims.ts';
 
 /** The claims of all controllers in one ConfigMap. */
@@ -32,13 +33,8 @@ const claimsSchema = z.array(
 export function configMapClaims(client: KubeClient, namespace: string): ClaimStore {
   return {
     read: async () => {
-      try {
-        const map = await client.get<ConfigMap>(configMaps, { namespace, name: claimsName });
-        return { claims: parseClaims(map.data?.[key]), version: map.metadata?.resourceVersion };
-      } catch (error) {
-        if (hasErrorCode(error, 'kube_not_found')) return { claims: [], version: undefined };
-        throw error;
-      }
+      const map = await unlessNotFound(client.get<ConfigMap>(configMaps, { namespace, name: claimsName }));
+      return { claims: parseClaims(map?.data?.[key]), version: map?.metadata?.resourceVersion };
     },
     write: async (claims, version) => {
       const metadata = { namespace, name: claimsName };

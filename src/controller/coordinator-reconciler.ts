@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
-import { spiderFinalizer } from '../api/spider.ts';
 import type { SpiderCoordinator, SpiderCoordinatorStatus } from '../api/spidercoordinator.ts';
 import { coordinatorStatus, type CidrSources } from './coordinator-cidrs.ts';
+import { withoutSpiderFinalizer } from './finalizer.ts';
 import type { EventWriter, ObjectAccess } from './ports.ts';
 
 /** Keeps the status of the SpiderCoordinator that counts; lets every deleted one go. */
@@ -40,10 +40,9 @@ export class CoordinatorReconciler {
   }
 
   async #removeFinalizer(object: SpiderCoordinator): Promise<void> {
-    const before = object.metadata.finalizers ?? [];
-    const finalizers = before.filter((finalizer) => finalizer !== spiderFinalizer);
-    if (finalizers.length === before.length) return;
-    await this.#deps.coordinators.replace({ ...object, metadata: { ...object.metadata, finalizers } });
+    const released = withoutSpiderFinalizer(object);
+    if (released === undefined) return;
+    await this.#deps.coordinators.replace(released);
   }
 }
 

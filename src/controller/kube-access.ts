@@ -1,7 +1,7 @@
 import type { KubeObject } from '../api/kubernetes.ts';
 import type { GroupVersionResource } from '../api/resources.ts';
-import { hasErrorCode } from '../core/error.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import { referenceTo, type EventRecorder } from '../kube/event-recorder.ts';
 import type { Informer } from '../kube/informer.ts';
 import type { EventWriter, ObjectAccess } from './ports.ts';
@@ -20,12 +20,9 @@ export function kubeAccess<T extends object>(
   return {
     cached: () => (informer?.list() ?? []).map(asOwn),
     read: async (namespace, name) => {
-      try {
-        return asOwn(await client.get(gvr, { namespace: gvr.namespaced ? namespace : undefined, name }));
-      } catch (error) {
-        if (hasErrorCode(error, 'kube_not_found')) return undefined;
-        throw error;
-      }
+      const ref = { namespace: gvr.namespaced ? namespace : undefined, name };
+      const object = await unlessNotFound(client.get<KubeObject>(gvr, ref));
+      return object && asOwn(object);
     },
     list: async () => (await client.listAll(gvr)).items.map(asOwn),
     create: async (object) => asOwn(await client.create(gvr, asKube(object))),

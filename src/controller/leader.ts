@@ -4,6 +4,7 @@ import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 
 /**
  * One controller at a time, by a Lease (coordination.k8s.io/v1), the way client-go elects leaders: who holds it renews
@@ -88,14 +89,9 @@ export class LeaderElection {
     }
   }
 
-  async #read(): Promise<Lease | undefined> {
+  #read(): Promise<Lease | undefined> {
     const { client, namespace, name } = this.#options;
-    try {
-      return await client.get<Lease>(leases, { namespace, name });
-    } catch (error) {
-      if (hasErrorCode(error, 'kube_not_found')) return undefined;
-      throw error;
-    }
+    return unlessNotFound(client.get<Lease>(leases, { namespace, name }));
   }
 
   #isTakeable(lease: Lease): boolean {

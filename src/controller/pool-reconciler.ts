@@ -1,9 +1,9 @@
-import { spiderFinalizer } from '../api/spider.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import { formatIpRange } from '../core/ip-range.ts';
 import type { Logger } from '../core/log.ts';
 import { decodeAllocatedIps } from '../ipam/allocated-ips.ts';
 import { intersectRanges, mergedAddresses, totalAddressCount } from '../ipam/pool-addresses.ts';
+import { withoutSpiderFinalizer } from './finalizer.ts';
 import type { EventWriter, ObjectAccess } from './ports.ts';
 
 /** Keeps a pool's counts right and lets a deleted pool go when its last address is back. */
@@ -38,10 +38,9 @@ export class PoolReconciler {
   }
 
   async #removeFinalizer(pool: SpiderIPPool): Promise<void> {
-    const before = pool.metadata.finalizers ?? [];
-    const finalizers = before.filter((finalizer) => finalizer !== spiderFinalizer);
-    if (finalizers.length === before.length) return;
-    await this.#deps.pools.replace({ ...pool, metadata: { ...pool.metadata, finalizers } });
+    const released = withoutSpiderFinalizer(pool);
+    if (released === undefined) return;
+    await this.#deps.pools.replace(released);
     this.#deps.log.info({ pool: pool.metadata.name }, 'pool has no addresses in use any more and is deleted');
   }
 

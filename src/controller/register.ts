@@ -6,6 +6,7 @@ import {
 } from '../api/resources.ts';
 import { hasErrorCode } from '../core/error.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { unlessNotFound } from '../kube/error.ts';
 import {
   mutatingConfiguration,
   registrationName,
@@ -29,21 +30,12 @@ async function apply(client: KubeClient, gvr: GroupVersionResource, desired: Web
   const attempts = 5;
   for (let attempt = 1; ; attempt++) {
     try {
-      const actual = await find(client, gvr);
+      const actual = await unlessNotFound(client.get<KubeObject>(gvr, { name: registrationName }));
       if (actual === undefined) await client.create(gvr, desired);
       else await client.replace(gvr, { ...actual, ...desired, metadata: actual.metadata });
       return;
     } catch (error) {
       if (attempt >= attempts || !hasErrorCode(error, 'kube_conflict')) throw error;
     }
-  }
-}
-
-async function find(client: KubeClient, gvr: GroupVersionResource): Promise<KubeObject | undefined> {
-  try {
-    return await client.get(gvr, { name: registrationName });
-  } catch (error) {
-    if (hasErrorCode(error, 'kube_not_found')) return undefined;
-    throw error;
   }
 }

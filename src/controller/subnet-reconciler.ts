@@ -1,9 +1,9 @@
-import { spiderFinalizer } from '../api/spider.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import type { SpiderSubnet } from '../api/spidersubnet.ts';
 import type { Logger } from '../core/log.ts';
 import { countOf, mergedAddresses, totalAddressCount } from '../ipam/pool-addresses.ts';
 import { encodeControlledPools, poolsOfSubnet } from '../ipam/subnet-pools.ts';
+import { withoutSpiderFinalizer } from './finalizer.ts';
 import type { ObjectAccess } from './ports.ts';
 
 /** Keeps a subnet's status what its pools make it, and lets a deleted subnet go when its last pool is gone. */
@@ -56,10 +56,9 @@ export class SubnetReconciler {
   }
 
   async #removeFinalizer(subnet: SpiderSubnet): Promise<void> {
-    const before = subnet.metadata.finalizers ?? [];
-    const finalizers = before.filter((finalizer) => finalizer !== spiderFinalizer);
-    if (finalizers.length === before.length) return;
-    await this.#deps.subnets.replace({ ...subnet, metadata: { ...subnet.metadata, finalizers } });
+    const released = withoutSpiderFinalizer(subnet);
+    if (released === undefined) return;
+    await this.#deps.subnets.replace(released);
     this.#deps.log.info({ subnet: subnet.metadata.name }, 'subnet has no pools any more and is deleted');
   }
 }

@@ -45,6 +45,7 @@ export const errorCodes = {
   agent_unavailable: 'The node agent does not answer on its socket.',
   ipam_exhausted: 'No pool that matches the pod has a free address.',
   ipam_no_pool: 'No pool matches the pod.',
+  ipam_address_in_use: 'Somebody else on the link has the address.',
   ipam_conflict: 'Another node kept changing the same pool; the allocation was given up.',
   // controller and lab
   webhook_failed: 'An admission webhook could not be called.',

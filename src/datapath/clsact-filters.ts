@@ -64,14 +64,21 @@ export function removeFilters(netlink: RtNetlink, ifindex: number, programIds: R
   }
 }
 
-/** The shaper needs it too. */
+/** Shaper and node mark need it too. */
 export function ensureClsact(netlink: RtNetlink, ifindex: number): void {
   if (hasClsact(netlink, ifindex)) return;
   netlink.addQdisc({ ifindex, parent: tcHandle.ingress, handle: clsactHandle, options: { kind: 'clsact' } });
 }
 
-function hasClsact(netlink: RtNetlink, ifindex: number): boolean {
+export function hasClsact(netlink: RtNetlink, ifindex: number): boolean {
   return netlink.qdiscs(ifindex).some((qdisc) => qdisc.kind === 'clsact');
+}
+
+/** When no filter is left on it. */
+export function removeUnusedClsact(netlink: RtNetlink, ifindex: number): void {
+  if (!hasClsact(netlink, ifindex)) return;
+  const isUsed = Object.values(clsactParent).some((parent) => netlink.filters(ifindex, parent).length > 0);
+  if (!isUsed) netlink.deleteQdisc(ifindex, tcHandle.ingress);
 }
 
 /** In the order in which they run: those of chain 0, where every packet begins. Handle 0 is the classifier itself. */

@@ -29,7 +29,7 @@ import {
 import { type IpcacheChange, IpcacheMap } from './ipcache-map.ts';
 import { mapRemedies, mapUsage, type MapUsage } from './map-usage.ts';
 import { DatapathMaps, type MapLimits } from './maps.ts';
-import { ensureNodeMark, nodeMarkState } from './node-mark.ts';
+import { ensureNodeMark, nodeMarkState, removeNodeMark } from './node-mark.ts';
 import { type PolicyEntry, PolicyTable } from './policy-table.ts';
 import { readEndpointObject } from './programs.ts';
 
@@ -190,6 +190,7 @@ export class Datapath implements Disposable {
   detachEndpoint(endpointId: number, interfaces: readonly InterfacePlace[] = []): void {
     // Hooks first: an adopted pod has other hooks by now, which these must not cut.
     this.#hooks.remove(endpointId, interfaces);
+    for (const { netns, interfaceName } of interfaces) removeNodeMark(netns, interfaceName);
     this.#endpoints.delete(endpointId);
     const ruleIds = new Set([...this.#policies.ruleIds(endpointId), ...Object.values(reservedRule)]);
     this.#policies.forget(endpointId);

@@ -153,6 +153,15 @@ describe('what the node itself sends', { skip: whyNoKernelTests() ?? false }, ()
     assert.ok(bed.reaches('node'));
   });
 
+  it('leaves nothing on the node’s end when the endpoint goes', () => {
+    withNetns(bed.node, () => datapath.markNode(target()));
+    withNetns(bed.node, () => datapath.detachEndpoint(endpointId, [target()]));
+    using node = RtNetlink.open(bed.node);
+    const kinds = node.qdiscs(node.mustLink('to-10').ifindex).map(({ kind }) => kind);
+    assert.ok(!kinds.includes('clsact'), kinds.join());
+    assert.ok(bed.reaches('node') && bed.reaches('client'));
+  });
+
   it('leaves an endpoint alone whose other end is not here', () => {
     assert.equal(nodeMarkState(bed.pod, interfaceName), 'elsewhere');
     datapath.markNode(target());

@@ -10,6 +10,7 @@ import type { Link } from '../kernel/netlink/link.ts';
 import { tcHandle } from '../kernel/netlink/qdisc.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 import { NODE_TC_INDEX } from './abi.ts';
+import { ensureClsact, hasClsact, removeUnusedClsact } from './clsact-filters.ts';
 
 /** Before everybody else's: a program that answers TC_ACT_OK ends the walk. */
 const filterPriority = 1;
@@ -39,10 +40,7 @@ export function ensureNodeMark(podNetns: string, interfaceName: string): boolean
   const end = nodeEnd(node, podNetns, interfaceName);
   if (end === undefined) return false;
   if (isMarked(node, end)) return true;
-  if (!hasClsact(node, end)) {
-    const parent = { ifindex: end.ifindex, parent: tcHandle.ingress, handle: tcHandle.clsact };
-    node.addQdisc({ ...parent, options: { kind: 'clsact' } });
-  }
+  ensureClsact(node, end.ifindex);
   using program = BpfProgram.load({
     name: filterName,
     type: ProgramType.schedCls,
@@ -57,6 +55,16 @@ export function ensureNodeMark(podNetns: string, interfaceName: string): boolean
     options: { kind: 'bpf', programFd: program.fd, name: filterName },
   });
   return true;
+}
+
+/** Leaves nothing of it; succeeds when there is none. */
+export function removeNodeMark(podNetns: string, interfaceName: string): void {
+  using node = RtNetlink.open();
+  const end = nodeEnd(node, podNetns, interfaceName);
+  if (end === undefined || !isMarked(node, end)) return;
+  const { ifindex } = end;
+  node.deleteFilter({ ifindex, parent: tcHandle.clsactEgress, priority: filterPriority, handle: filterHandle });
+  removeUnusedClsact(node, ifindex);
 }
 
 export function nodeMarkState(podNetns: string, interfaceName: string): NodeMarkState {
@@ -75,12 +83,8 @@ function nodeEnd(node: RtNetlink, podNetns: string, interfaceName: string): Link
   return end?.kind === 'veth' && end.parentIfindex === inPod.ifindex ? end : undefined;
 }
 
-function hasClsact(node: RtNetlink, { ifindex }: Link): boolean {
-  return node.qdiscs(ifindex).some((qdisc) => qdisc.kind === 'clsact');
-}
-
 function isMarked(node: RtNetlink, end: Link): boolean {
-  if (!hasClsact(node, end)) return false;
+  if (!hasClsact(node, end.ifindex)) return false;
   return node
     .filters(end.ifindex, tcHandle.clsactEgress)
     .some(({ priority, handle }) => priority === filterPriority && handle === filterHandle);

@@ -12,7 +12,7 @@ import { SluiceError } from '../core/error.ts';
 import { Errno, isErrno, Netns, RtNetlink, tcHandle, withNetns } from '../kernel/index.ts';
 import type { QdiscStatistics } from '../kernel/netlink/qdisc.ts';
 import type { Link } from '../kernel/netlink/link.ts';
-import { ensureClsact } from './hooks.ts';
+import { ensureClsact, hasClsact, removeUnusedClsact } from './clsact-filters.ts';
 import { hasHtb, installHtb, openHtb, readHtb } from './shaper-htb.ts';
 import { MIN_RATE_BPS } from './shaper-sizes.ts';
 import { hasTbf, installTbf, readTbf } from './shaper-tbf.ts';
@@ -167,7 +167,7 @@ function shapeIngress(netns: Netns, netlink: RtNetlink, link: Link, rateBps: num
 }
 
 function removeIngress(netlink: RtNetlink, link: Link): void {
-  if (removeRedirect(netlink, link)) removeUnusedClsact(netlink, link);
+  if (removeRedirect(netlink, link)) removeUnusedClsact(netlink, link.ifindex);
   const ifb = netlink.linkByName(ifbName(link.ifindex));
   if (ifb === undefined) return;
   drain(netlink, ifb);
@@ -180,19 +180,8 @@ function removeRedirect(netlink: RtNetlink, link: Link): boolean {
   return true;
 }
 
-/** Programs of tcx links do not need it; our filters, where there is no tcx, do. */
-function removeUnusedClsact(netlink: RtNetlink, link: Link): void {
-  const parents = [tcHandle.clsactIngress, tcHandle.clsactEgress];
-  const isUsed = parents.some((parent) => netlink.filters(link.ifindex, parent).length > 0);
-  if (!isUsed) netlink.deleteQdisc(link.ifindex, tcHandle.ingress);
-}
-
-function hasClsact(netlink: RtNetlink, link: Link): boolean {
-  return netlink.qdiscs(link.ifindex).some((qdisc) => qdisc.kind === 'clsact');
-}
-
 function hasRedirect(netlink: RtNetlink, link: Link): boolean {
-  if (!hasClsact(netlink, link)) return false;
+  if (!hasClsact(netlink, link.ifindex)) return false;
   return netlink
     .filters(link.ifindex, tcHandle.clsactIngress)
     .some((filter) => filter.priority === redirectPriority && filter.handle !== 0);

@@ -1,7 +1,7 @@
 /** An answer of the API server that is not 2xx, as a SluiceError. */
 
 import type { Status } from '../api/kubernetes.ts';
-import { SluiceError, type ErrorCode } from '../core/error.ts';
+import { hasErrorCode, SluiceError, type ErrorCode } from '../core/error.ts';
 
 export class KubeError extends SluiceError {
   readonly httpStatus: number;
@@ -29,6 +29,16 @@ export class KubeError extends SluiceError {
 
 export function isNotFound(error: unknown): boolean {
   return error instanceof KubeError && error.httpStatus === 404;
+}
+
+/** What the call answers; undefined when the API server has no such object, or does not know the resource. */
+export async function unlessNotFound<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (hasErrorCode(error, 'kube_not_found')) return undefined;
+    throw error;
+  }
 }
 
 /** The object changed since it was read (an "AlreadyExists" is a 409 too, see `isAlreadyExists`). */
