@@ -274,10 +274,8 @@ describe('bandwidth limits, in a lab', () => {
       shown,
     );
     // A limit that is lifted for a moment while it changes would show, and so would a flow that stalls.
-    assert.ok(
-      pairs(intervalMbps.slice(0, 12)).every((mbps) => mbps > 5 && mbps < 105),
-      shown,
-    );
+    assert.ok(neverLifted(intervalMbps.slice(0, 12), 100), shown);
+    assert.ok(intervalMbps.slice(0, 12).filter((mbps) => mbps > 5).length >= 9, shown);
   });
 
   it('keeps the limit over a stopped and a killed agent during a run', async () => {
@@ -288,13 +286,13 @@ describe('bandwidth limits, in a lab', () => {
       await killAgent('SIGKILL');
       running = false;
     })();
-    const seen: number[] = [];
-    while (running) seen.push(...(await flow('a', 'peer', { seconds: 6 })).intervalMbps);
+    while (running) {
+      const { receivedMbps, intervalMbps } = await flow('a', 'peer', { seconds: 6 });
+      const shown = `${receivedMbps.toFixed(1)} Mbit/s: ${intervalMbps.map((mbps) => mbps.toFixed(1)).join(' ')}`;
+      assert.ok(receivedMbps < 20 * 1.04 && receivedMbps > 5, shown);
+      assert.ok(neverLifted(intervalMbps, 20), shown);
+    }
     await restarts;
-    assert.ok(
-      pairs(seen).every((mbps) => mbps < 20 * 1.1 && mbps > 5),
-      seen.map((mbps) => mbps.toFixed(1)).join(' '),
-    );
     assert.deepEqual(
       (await eventsOf('a')).filter((text) => text.startsWith('NetworkRepaired')),
       [],
@@ -411,9 +409,12 @@ interface FlowOptions {
   readonly namespace?: string;
 }
 
-/** Means over a second: on a busy machine half of one is counted late. */
-function pairs(halves: readonly number[]): number[] {
-  return halves.slice(1).map((mbps, index) => (mbps + (halves[index] ?? 0)) / 2);
+/**
+ * Whether half seconds are those of a limit that was there throughout. A receiver that had to wait for a busy machine
+ * reads what came meanwhile at once; a limit that is gone for a tenth of a second lets through more than that.
+ */
+function neverLifted(halves: readonly number[], limitMbps: number): boolean {
+  return halves.every((mbps) => mbps < limitMbps * 4);
 }
 
 function isOf(name: string): (one: BandwidthInfo) => boolean {
