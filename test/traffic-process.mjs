@@ -6,6 +6,8 @@
  *   udp-fire HOST PORT       sends a number each millisecond, waits for nothing
  *   tcp-stream HOST PORT     writes 500 bytes each millisecond, counts the bytes that come back
  *
+ * In the small VM (SLUICE_VM=1) each is ten times slower: its one emulated CPU would have no time left for the agent.
+ *
  * Prints "ready" when traffic may be expected, and on SIGTERM one line of JSON: { sent, answered, lost, errors }.
  */
 import dgram from 'node:dgram';
@@ -15,6 +17,8 @@ import process from 'node:process';
 const [mode, host, portText] = process.argv.slice(2);
 const port = Number(portText);
 const family = net.isIPv6(host) ? 'udp6' : 'udp4';
+const emulated = process.env.SLUICE_VM === '1';
+const periodMs = emulated ? 10 : 1;
 const count = { sent: 0, answered: 0, lost: 0, errors: 0 };
 
 process.on('SIGTERM', () => {
@@ -53,7 +57,8 @@ function udpAsk() {
     clearTimeout(pending.get(number));
     if (!pending.delete(number)) return;
     if (++count.answered === 1) ready();
-    setImmediate(ask);
+    if (emulated) setTimeout(ask, periodMs);
+    else setImmediate(ask);
   });
   for (let i = 0; i < 4; i++) ask();
 }
@@ -64,7 +69,7 @@ function udpFire() {
   setInterval(() => {
     socket.send(String(count.sent++), port, host, (error) => (count.errors += error ? 1 : 0));
     if (count.sent === 1) ready();
-  }, 1);
+  }, periodMs);
 }
 
 function tcpStream() {
@@ -78,7 +83,7 @@ function tcpStream() {
     setInterval(() => {
       count.sent += 500;
       socket.write(Buffer.alloc(500, 1));
-    }, 1),
+    }, periodMs),
   );
 }
 
