@@ -244,10 +244,13 @@ export function randomPodIps(): [string, string] {
   return [`10.${a}.${b}.${c}`, `fd77::${suffix.slice(0, 4)}:${suffix.slice(4)}`];
 }
 
+/** How many times longer the emulated CPU of the VM may take, on a busy machine. */
+export const slowness = process.env['SLUICE_VM'] === '1' ? 10 : 1;
+
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
-  timeoutMs = 60_000, // a busy machine's emulated kernel takes its time
+  timeoutMs = 60_000 * slowness,
 ): Promise<NonNullable<T>> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {

@@ -13,7 +13,7 @@ import { address, type TestPair, TestStack, whyNoKernelTests } from '../src/data
 import { BpfLink, BpfProgram, haveTcx, ProgramType, RtNetlink, withNetns } from '../src/kernel/index.ts';
 import { ensureBpffs, isOnBpffs, unmount } from '../src/kernel/mount.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
-import { AgentBed, node, randomPodIps, type RunningAgent, until } from './agent-bed.ts';
+import { AgentBed, node, randomPodIps, type RunningAgent, slowness, until } from './agent-bed.ts';
 import { framesOf, pause, Traffic } from './traffic.ts';
 
 const allowedPort = 4711;
@@ -130,7 +130,8 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     assert.equal(refused.status, 1);
     assert.equal(refused.body['code'], 11, JSON.stringify(refused.body));
     assert.equal(bed.endpointPins().length, 1, 'nothing of the refused pod stays');
-    assert.equal((await bed.cni('DEL', 'late', late)).status, 0);
+    const gone = await bed.cni('DEL', 'late', late);
+    assert.equal(gone.status, 0, JSON.stringify(gone.body));
     // An agent that starts now knows nothing of the API, and leaves in force what it finds.
     await bed.stop(agent, 'SIGKILL');
     await bed.start();
@@ -138,7 +139,7 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     await traffic.check();
 
     await bed.reviveApi();
-    await until('ADD works again', async () => (await bed.cni('ADD', 'late', late)).status === 0, 60_000);
+    await until('ADD works again', async () => (await bed.cni('ADD', 'late', late)).status === 0);
     await addsAnAllow(pair);
   });
 
@@ -149,7 +150,7 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
       const [agent, pair] = await policedPod();
       const traffic = await flows(pair);
       rmSync(bed.bpffsDir, { recursive: true });
-      await until('the pins are back', () => bed.endpointPins().length === 1, 5_000);
+      await until('the pins are back', () => bed.endpointPins().length === 1, 5_000 * slowness);
       await until('it is told', async () =>
         (await bed.eventsOf('web')).some((event) => /NetworkRepaired.*bpffs/.test(event)),
       );
@@ -167,7 +168,11 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     const traffic = await flows(pair);
     unmount(bed.bpffs.path, { lazy: true });
     try {
-      await until('the pins are back', () => isOnBpffs(bed.bpffsDir) && bed.endpointPins().length === 1, 5_000);
+      await until(
+        'the pins are back',
+        () => isOnBpffs(bed.bpffsDir) && bed.endpointPins().length === 1,
+        5_000 * slowness,
+      );
       await traffic.check();
       await addsAnAllow(pair);
       await bed.stop(agent, 'SIGTERM');
@@ -187,7 +192,7 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     assert.ok(!pair.ping('pod', address.peer4), 'without the API nobody knows its policy: it is closed');
     assert.ok(!pair.ping('peer', address.pod4));
     await bed.reviveApi();
-    await until('policy is back', () => pair.ping('peer', address.pod4), 60_000);
+    await until('policy is back', () => pair.ping('peer', address.pod4));
     assert.ok(!pair.ping('pod', address.peer4));
   });
 

@@ -16,7 +16,7 @@ import { Netns, RtNetlink } from '../src/kernel/index.ts';
 import { packageRoot } from '../src/kernel/package-root.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
-import { agentProcess, until } from './agent-bed.ts';
+import { agentProcess, slowness, until } from './agent-bed.ts';
 
 const root = packageRoot();
 const namespace = 'demo';
@@ -411,7 +411,7 @@ describe('the agent', () => {
       assert.equal(body['code'], 102);
       assert.match(String(body['msg']), /egress none instead of egress 10000000|instead of/);
     }
-    await until('the limit is back', () => limits().egressBps === 10_000_000, 5_000);
+    await until('the limit is back', () => limits().egressBps === 10_000_000, 5_000 * slowness);
     await until('an event', async () => {
       const list = await kube.list<Event>(events, { namespace });
       return list.items.some(
@@ -423,7 +423,7 @@ describe('the agent', () => {
   it('removes the endpoint of a pod whose namespace is gone without DEL', async () => {
     await add();
     pair[Symbol.dispose]();
-    await until('the endpoint is removed', () => endpointPins().length === 0, 40_000);
+    await until('the endpoint is removed', () => endpointPins().length === 0, 40_000 * slowness);
   });
 
   it('tells a pod that the API does not know', async () => {

@@ -19,15 +19,20 @@ const port = Number(portText);
 const family = net.isIPv6(host) ? 'udp6' : 'udp4';
 const emulated = process.env.SLUICE_VM === '1';
 const periodMs = emulated ? 10 : 1;
+const answerMs = emulated ? 30_000 : 2_000;
 const count = { sent: 0, answered: 0, lost: 0, errors: 0 };
 
-process.on('SIGTERM', () => {
-  process.stdout.write(`${JSON.stringify(count)}\n`, () => process.exit(0));
-});
+/** What is to happen on SIGTERM before the count is told. */
+let finish = tell;
+process.on('SIGTERM', () => finish());
 process.stdin.on('end', () => process.exit(1)).resume();
 
 function ready() {
   process.stdout.write('ready\n');
+}
+
+function tell() {
+  process.stdout.write(`${JSON.stringify(count)}\n`, () => process.exit(0));
 }
 
 function echo() {
@@ -37,10 +42,13 @@ function echo() {
   socket.bind(port, host, () => server.listen(port, host, ready));
 }
 
+/** Four questions in flight; at the end each is answered or lost. */
 function udpAsk() {
   const socket = dgram.createSocket(family);
   const pending = new Map();
+  let ended = false;
   const ask = () => {
+    if (ended) return pending.size === 0 ? tell() : undefined;
     const number = count.sent++;
     pending.set(
       number,
@@ -48,7 +56,7 @@ function udpAsk() {
         pending.delete(number);
         count.lost++;
         ask();
-      }, 2_000),
+      }, answerMs),
     );
     socket.send(String(number), port, host, (error) => (count.errors += error ? 1 : 0));
   };
@@ -60,6 +68,10 @@ function udpAsk() {
     if (emulated) setTimeout(ask, periodMs);
     else setImmediate(ask);
   });
+  finish = () => {
+    ended = true;
+    if (pending.size === 0) tell();
+  };
   for (let i = 0; i < 4; i++) ask();
 }
 

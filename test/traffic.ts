@@ -32,8 +32,10 @@ export class Traffic implements Disposable {
   /** The same without waiting. */
   static launch(netns: string, mode: TrafficMode, host: string, port: number): Traffic {
     const script = join(packageRoot(), 'test/traffic-process.mjs');
-    const args = [`--net=${netns}`, process.execPath, script, mode, host, String(port)];
-    return new Traffic(spawn('nsenter', args, { stdio: ['pipe', 'pipe', 'inherit'] }));
+    // The VM's one emulated CPU is the agent's first, as it would be on a node with more of them.
+    const priority = process.env['SLUICE_VM'] === '1' ? '19' : '0';
+    const args = ['-n', priority, 'nsenter', `--net=${netns}`, process.execPath, script, mode, host, String(port)];
+    return new Traffic(spawn('nice', args, { stdio: ['pipe', 'pipe', 'inherit'] }));
   }
 
   async ready(timeoutMs = 60_000): Promise<void> {
