@@ -1,7 +1,9 @@
 /** Traffic between two namespaces, and what of it is on the wire. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { withNetns } from '../src/kernel/index.ts';
 import { packageRoot } from '../src/kernel/package-root.ts';
 
 export interface TrafficCount {
@@ -58,6 +60,31 @@ export class Traffic implements Disposable {
   [Symbol.dispose](): void {
     if (this.#child.exitCode === null) this.#child.kill('SIGKILL');
   }
+}
+
+/**
+ * How many UDP datagrams have arrived in the network namespace for ports on which nobody listens, since the last call. The
+ * kernel counts them, so none is missed, however long nobody looks and whatever else is on the wire; a capture's buffer is full
+ * after some hundred frames.
+ */
+export function unheardDatagrams(netns: string): () => number {
+  let before = countUnheard(netns);
+  return () => {
+    const now = countUnheard(netns);
+    const since = now - before;
+    before = now;
+    return since;
+  };
+}
+
+function countUnheard(netns: string): number {
+  const read = (name: string): string => readFileSync(`/proc/thread-self/net/${name}`, 'utf8');
+  const [snmp, snmp6] = withNetns(netns, () => [read('snmp'), read('snmp6')] as const);
+  const [names, values] = snmp.split('\n').flatMap((line) => (line.startsWith('Udp:') ? [line.split(' ')] : []));
+  const ipv4 = Number(values?.[names?.indexOf('NoPorts') ?? -1]);
+  const ipv6 = Number(/^Udp6NoPorts\s+(\d+)$/m.exec(snmp6)?.[1]);
+  if (Number.isNaN(ipv4 + ipv6)) throw new Error(`no UDP counters in /proc/net/snmp and snmp6 of ${netns}`);
+  return ipv4 + ipv6;
 }
 
 export interface FlowFilter {

@@ -104,6 +104,7 @@ describe('policy metrics', () => {
       lostEvents: () => 3n,
       mapUsage: () => [{ map: 'policy', entries: 10, maxEntries: 100 }],
       audited: () => 1,
+      leftOut: () => 4,
     });
     for (let scrape = 0; scrape < 2; scrape++) {
       const text = await registry.metrics();
@@ -114,6 +115,7 @@ describe('policy metrics', () => {
         'sluice_policy_rule_decisions_total{direction="ingress",namespace="",policy="",rule="none"} 5',
         'sluice_datapath_events_lost_total 3',
         'sluice_endpoints_audited 1',
+        'sluice_addresses_left_out 4',
         'sluice_map_entries{map="policy"} 10',
         'sluice_map_entries_max{map="policy"} 100',
       ])

@@ -14,6 +14,8 @@ export interface PolicyMetricSources {
   readonly mapUsage: () => readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[];
   /** Endpoints in audit mode. */
   readonly audited: () => number;
+  /** Addresses without an entry in the ipcache for want of room. */
+  readonly leftOut: () => number;
 }
 
 /**
@@ -45,6 +47,9 @@ export function registerPolicyMetrics(registry: Registry, sources: PolicyMetricS
   );
   gauge('sluice_endpoints_audited', 'endpoints whose namespace only reports what policy would drop', [], (self) =>
     self.set(sources.audited()),
+  );
+  gauge('sluice_addresses_left_out', 'addresses of pods and nodes that the ipcache has no room for', [], (self) =>
+    self.set(sources.leftOut()),
   );
   const usage = (name: string, help: string, value: 'entries' | 'maxEntries'): void =>
     gauge(name, help, ['map'], (self) => {

@@ -178,13 +178,13 @@ export class PolicyReconciler {
 
   /** Why the kernel may lag behind the API objects; empty when it does not. */
   problems(): string[] {
-    const leftOut = this.#identities.leftOut === 0 ? [] : [leftOutError(this.#identities.leftOut).message];
+    const leftOut = this.leftOut === 0 ? [] : [`${this.leftOut} are left out: ${formatErrorChain(leftOutError())}`];
     return this.#lastFailure === undefined ? leftOut : [this.#lastFailure, ...leftOut];
   }
 
-  /** Number of identities in use, for metrics. */
-  get identityCount(): number {
-    return this.#identities.size;
+  /** How many addresses of pods and nodes have no entry in the ipcache for want of room. */
+  get leftOut(): number {
+    return this.#identities.leftOut;
   }
 
   /** One run, in this call; `start` runs it as often as needed. */
@@ -219,7 +219,7 @@ export class PolicyReconciler {
       }
       throw error;
     }
-    if (this.#identities.leftOut > 0) this.#deps.onFull?.(leftOutError(this.#identities.leftOut), undefined);
+    if (this.leftOut > 0) this.#deps.onFull?.(leftOutError(), undefined);
     const [first] = this.#failures;
     if (first === undefined) return;
     const what = `${this.#failures.size} endpoints could not be written, the first is ${first[0]}`;
@@ -417,11 +417,12 @@ function newToAnyone(wanted: ProgrammedPolicy, current: ProgrammedPolicy): Polic
   return [...added, ...opened.map((direction) => ({ direction, ...everything }))];
 }
 
-function leftOutError(count: number): SluiceError {
+/** Without their number: an event is repeated when it says the same, and written anew when it does not. */
+function leftOutError(): SluiceError {
   return new SluiceError({
     code: 'limit_exceeded',
-    operation: 'update ipcache',
-    object: `of ${count} addresses of pods and nodes`,
+    operation: 'add',
+    object: 'addresses of pods and nodes to the ipcache',
     what: 'there is no room for them: they count as outside the cluster, and no pod or namespace selector lets them in',
     remedy: 'raise --map-size ipcache=N and make the maps anew: drain the node, then restart the agent',
   });

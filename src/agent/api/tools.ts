@@ -27,7 +27,7 @@ export interface AgentToolsDeps {
   readonly kernel: KernelView;
   readonly shaping: Pick<BandwidthView, 'read' | 'shortfalls'>;
   readonly endpoints: () => readonly EndpointRecord[];
-  readonly policy: { readonly ruleIds: RuleIds; problems(): readonly string[] };
+  readonly policy: { readonly ruleIds: RuleIds; readonly leftOut: number; problems(): readonly string[] };
   readonly audited: (namespace: string) => boolean;
   readonly registry: Registry;
   readonly clock: Clock;
@@ -60,6 +60,7 @@ export function createAgentTools(deps: AgentToolsDeps): AgentTools {
     lostEvents: () => kernel.lostEvents(),
     mapUsage: () => kernel.mapUsage(),
     audited: () => kernel.endpoints().filter(({ audit }) => audit).length,
+    leftOut: () => policy.leftOut,
   });
   const bandwidth: BandwidthView = {
     ...deps.shaping,
