@@ -310,7 +310,10 @@ struct config {
 };
 _Static_assert(sizeof(struct config) == 16, "struct config");
 
-/* Raised with every change of this file that makes pinned maps of an earlier version useless. */
+/*
+ * Raised with every change of this file that makes pinned maps of an earlier version useless: an agent of the new version makes its
+ * own and takes the endpoints over (src/datapath/map-takeover.ts). The first three fields of struct config stay what they are.
+ */
 #define ABI_VERSION 3
 
 #endif

@@ -8,9 +8,11 @@ import { copyFileSync, appendFileSync, readdirSync, rmdirSync, rmSync } from 'no
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { NetworkPolicySpec } from '../src/api/kubernetes.ts';
+import { ABI_VERSION, directions } from '../src/datapath/abi.ts';
+import { filterPrograms } from '../src/datapath/clsact-filters.ts';
 import { endpointObjectPath } from '../src/datapath/programs.ts';
 import { address, type TestPair, TestStack, whyNoKernelTests } from '../src/datapath/test-bed.ts';
-import { BpfLink, BpfProgram, haveTcx, ProgramType, RtNetlink, withNetns } from '../src/kernel/index.ts';
+import { BpfLink, BpfProgram, haveTcx, ProgramType, queryTcx, RtNetlink, withNetns } from '../src/kernel/index.ts';
 import { ensureBpffs, isOnBpffs, unmount } from '../src/kernel/mount.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
 import { AgentBed, node, randomPodIps, type RunningAgent, slowness, until } from './agent-bed.ts';
@@ -115,6 +117,64 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     function programPins(): string[] {
       const [endpoint = ''] = bed.endpointPins();
       return readdirSync(join(bed.bpffsDir, 'endpoint', endpoint)).filter((name) => name.startsWith('program-'));
+    }
+  });
+
+  it('upgraded to another layout of the maps, the API server away at first, and back: nothing lost, nothing passed, no alarm', async () => {
+    const first = await bed.startReady();
+    const pair = bed.pair('veth');
+    // Isolated both ways, so that only who remembers the connections lets the answers in.
+    await bed.createPolicy('only', { ...onlyAllowedPort, policyTypes: ['Ingress', 'Egress'] });
+    await bed.createPolicy('tcp', {
+      ...onlyAllowedPort,
+      egress: [{ ports: [{ protocol: 'TCP', port: allowedPort }] }],
+    });
+    await bed.add('web', pair);
+    const traffic = await flows(pair);
+    stack.use(await Traffic.start(pair.peer, 'udp-fire', address.pod4, deniedPort));
+    const enteredPod = unheardDatagrams(pair.pod);
+    const stream = stack.use(await Traffic.start(pair.pod, 'tcp-stream', address.peer4, allowedPort));
+    const before = hookPrograms();
+    await bed.stop(first, 'SIGTERM');
+    await bed.killApi();
+
+    const second = await bed.start({ abiVersion: ABI_VERSION + 1 });
+    await pause(2_500); // two sweeps
+    assert.deepEqual(hookPrograms(), before, 'what was in force goes on until the new maps have the policy');
+    assert.equal(traffic.leaked(), 0);
+    await bed.reviveApi();
+    await until('the new maps are in force', () => hookPrograms().every((id) => !before.includes(id)));
+    await pause(300);
+    assert.ok(await streams(), 'a running TCP stream goes on');
+    await traffic.check();
+    assert.deepEqual(await bed.eventsOf('web'), []);
+
+    // Back to a version that knows nothing of the later one's maps: connections are judged as if they were new.
+    await bed.stop(second, 'SIGKILL');
+    const later = hookPrograms();
+    const third = await bed.startReady();
+    await until('the older version is in force', () => hookPrograms().every((id) => !later.includes(id)));
+    await until('the stream goes on', streams);
+    assert.equal(traffic.leaked(), 0);
+    assert.equal(enteredPod(), 0);
+    assert.equal((await stream.stop()).errors, 0);
+    assert.deepEqual(await bed.eventsOf('web'), []);
+    assert.equal(await bed.metric(third, 'sluice_endpoint_repairs_total{problem="hook_missing"}'), 0);
+    await addsAnAllow(pair);
+
+    function hookPrograms(): number[] {
+      using netlink = RtNetlink.open(pair.pod);
+      const { ifindex } = netlink.mustLink('eth0');
+      return directions.flatMap((direction) =>
+        haveTcx()
+          ? withNetns(pair.pod, () => queryTcx(ifindex, direction)).map(({ programId }) => programId)
+          : filterPrograms(netlink, ifindex, direction),
+      );
+    }
+    async function streams(): Promise<boolean> {
+      using capture = PacketCapture.open(pair.peer, 'eth0');
+      await pause(300);
+      return framesOf(capture.drain(), { protocol: 'tcp', port: allowedPort, source: address.peer4 }).length > 0;
     }
   });
 

@@ -72,10 +72,12 @@ export interface AgentOptions {
   readonly detection?: { readonly conflicts: boolean; readonly gateways: boolean } | undefined;
   /** Of addresses; default: those of an empty conf.yml. */
   readonly settings?: Settings | undefined;
-  /** Entries per map; only maps that do not exist yet take a new size. */
+  /** Entries per map; what is not named keeps its size. */
   readonly mapSizes?: MapLimits | undefined;
   /** Another build of the programs than the one that comes with this version. */
   readonly endpointObjectPath?: string | undefined;
+  /** Another version of the maps' layout; tests are another version of Sluice with it. */
+  readonly abiVersion?: number | undefined;
   readonly log: Logger;
   readonly clock?: Clock | undefined;
 }

@@ -51,7 +51,7 @@ function readRecords({ stateDir, log }: CleanupOptions): readonly EndpointRecord
 function cleanRecorded({ bpffsDir, dryRun }: CleanupOptions, records: readonly EndpointRecord[]): CleanupStep[] {
   // Opening makes maps where there are none.
   const isEmpty = !existsSync(bpffsDir) || readdirSync(bpffsDir).length === 0;
-  using datapath = isEmpty ? undefined : Datapath.open({ bpffsDir });
+  using datapath = isEmpty ? undefined : Datapath.open({ bpffsDir, mayReplaceMaps: !dryRun });
   const steps = records.flatMap((record) => [...takeLimits(record, dryRun), ...takePrograms(record, datapath, dryRun)]);
   const known = new Set(records.map(({ endpointId }) => endpointId));
   const orphans = datapath?.orphans(known) ?? [];

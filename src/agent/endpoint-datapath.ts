@@ -97,6 +97,10 @@ export class EndpointDatapath {
   /** Puts hooks back in their place; the kernel still holds the endpoint's policy. */
   repair(record: EndpointRecord): Repair {
     const found = this.#findings(record);
+    if (isTakeover(found)) {
+      this.#prepare(record);
+      return { problems: [], findings: [], unprogrammed: true, upgraded: false };
+    }
     // An ADD that is under way has hooks and no policy yet; giving it one is the policy reconciler's work.
     const ofHooks = found.filter(({ problem }) => problem !== 'not_programmed');
     for (const interfaceName of new Set(ofHooks.map((finding) => finding.interfaceName))) {
@@ -109,6 +113,15 @@ export class EndpointDatapath {
       unprogrammed: found.length > ofHooks.length,
       upgraded: ofHooks.length > wrong.length,
     };
+  }
+
+  /** Everything that a policy needs to be written, and its programs to judge by it from their first packet on. */
+  #prepare(record: EndpointRecord): void {
+    const { endpointId, netns, interfaces } = record;
+    this.#hooks.register(endpointId);
+    for (const interfaceName of interfaces) {
+      if (interfaceName === podVethName) this.#hooks.markNode({ endpointId, netns, interfaceName });
+    }
   }
 
   /** Names on bpffs that had been removed and are back. */
@@ -148,4 +161,15 @@ export class EndpointDatapath {
       }));
     });
   }
+}
+
+/**
+ * Its hooks have programs over maps that this agent has replaced: they go on with the policy that they know until the new maps
+ * have it too. Anything else that is wrong is put right at once.
+ */
+function isTakeover(found: readonly { readonly problem: string }[]): boolean {
+  const problems = new Set(found.map(({ problem }) => problem));
+  const isWaiting = problems.delete('outdated_program') && problems.delete('not_programmed');
+  problems.delete('node_mark_missing'); // kept in the maps, so it is missing in new ones
+  return isWaiting && problems.size === 0;
 }

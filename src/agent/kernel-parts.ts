@@ -33,10 +33,12 @@ export interface KernelParts extends Disposable {
 
 export interface KernelOptions {
   readonly bpffsDir: string;
-  /** Only maps that do not exist yet take a new size. */
+  /** A new size means new maps, taken over like those of another version. */
   readonly mapSizes?: MapLimits | undefined;
   /** Default: the programs that come with this version. */
   readonly endpointObjectPath?: string | undefined;
+  /** Default: the layout of this version. */
+  readonly abiVersion?: number | undefined;
   readonly log: Logger;
 }
 
@@ -48,9 +50,10 @@ export function mountBpffs(bpffsDir: string): void {
   ensureBpffs(parent === usualBpffs ? parent : bpffsDir);
 }
 
-export function openKernelParts({ bpffsDir, mapSizes, endpointObjectPath, log }: KernelOptions): KernelParts {
+export function openKernelParts(options: KernelOptions): KernelParts {
+  const { bpffsDir, mapSizes = {}, endpointObjectPath: objectPath, abiVersion, log } = options;
   mountBpffs(bpffsDir);
-  const datapath = Datapath.open({ bpffsDir, log, limits: mapSizes ?? {}, objectPath: endpointObjectPath });
+  const datapath = Datapath.open({ bpffsDir, log, limits: mapSizes, objectPath, abiVersion });
   const preparation = new ProgramPreparation({ prepare: (count) => datapath.prepare(count), log });
   preparation.start();
   return {

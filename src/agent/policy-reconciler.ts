@@ -424,7 +424,7 @@ function leftOutError(): SluiceError {
     operation: 'add',
     object: 'addresses of pods and nodes to the ipcache',
     what: 'there is no room for them: they count as outside the cluster, and no pod or namespace selector lets them in',
-    remedy: 'raise --map-size ipcache=N and make the maps anew: drain the node, then restart the agent',
+    remedy: 'raise --map-size ipcache=N and restart the agent',
   });
 }
 

@@ -61,7 +61,7 @@ const adoptionOption = (): Option =>
     .default('underlay');
 
 const mapSizeOption = (): Option =>
-  new Option('--map-size <map=entries...>', 'sizes of maps that do not exist yet, for example policy=2097152').default(
+  new Option('--map-size <map=entries...>', 'sizes of maps, for example policy=2097152').default(
     [],
     'those of docs/reference/limits.md',
   );

@@ -9,6 +9,12 @@ import { defineStruct } from './struct.ts';
 
 export const ABI_VERSION = 3;
 
+/**
+ * Maps of connections, and the version since which they have been as they are. An upgrade within that goes on with them, so that
+ * connections are judged as they were opened. To be raised with a change of their layout or meaning.
+ */
+export const unchangedSince = { conntrack: 1, fragments: 2, correspondents: 3 } as const;
+
 export type Direction = 'ingress' | 'egress';
 
 /** enum direction: the index is the number. */
@@ -202,6 +208,13 @@ export const metricsKey = defineStruct('metrics_key', 8, {
 export const metricsValue = defineStruct('metrics_value', 16, {
   packets: ['packets', 'u64', 0],
   bytes: ['bytes', 'u64', 8],
+});
+
+/** The part of `config` that is the same in every version. */
+export const configPrefix = defineStruct('config', 12, {
+  epoch: ['epoch', 'u32', 0],
+  abiVersion: ['abi_version', 'u32', 4],
+  lastPolicyId: ['last_policy_id', 'u32', 8],
 });
 
 export const configStruct = defineStruct('config', 16, {

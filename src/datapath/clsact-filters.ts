@@ -42,7 +42,7 @@ export function filterState(
 ): HookState {
   if (!hasClsact(netlink, ifindex)) return { programId: undefined, first: false };
   const filters = filtersInOrder(netlink, ifindex, direction);
-  const ours = filters.find((filter) => filter.programId === expected);
+  const ours = expected === undefined ? undefined : filters.find((filter) => filter.programId === expected);
   const shown = ours ?? filters.find((filter) => filter.priority === filterPriority && filter.programId !== undefined);
   return { programId: shown?.programId, first: shown === filters[0] };
 }

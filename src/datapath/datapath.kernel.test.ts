@@ -248,7 +248,7 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
     assert.deepEqual({ revision: datapath.endpoints()[0]?.policyRevision, keys: keys() }, before);
   });
 
-  it('refuses pinned maps of another layout, and a policy that does not fit', () => {
+  it('refuses a policy that does not fit', () => {
     const pair = stack.use(new TestPair('veth'));
     const small = stack.use(Datapath.open({ bpffsDir: bpffs.path, limits: { policy: 4, conntrack: 1024 } }));
     small.attach(target(pair));
@@ -260,10 +260,5 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
     );
     assert.deepEqual(small.policyEntries(endpointId), [allowPeer('egress')], 'the old policy stays in force');
     small.close();
-    using other = new TestBpffs();
-    BpfMap.create({ name: 'endpoints', type: 1, keySize: 4, valueSize: 4, maxEntries: 16, flags: 0 }).pin(
-      `${other.path}/endpoints`,
-    );
-    assert.throws(() => Datapath.open({ bpffsDir: other.path }), /valueSize: 4 where 8 is wanted/);
   });
 });

@@ -48,6 +48,10 @@ export interface DatapathOptions {
   readonly mechanism?: AttachMechanism;
   /** Default: the object that comes with this version. */
   readonly objectPath?: string | undefined;
+  /** Default: the layout of this version. Tests are another version with it. */
+  readonly abiVersion?: number | undefined;
+  /** Default: true. False: throws already_exists instead of replacing maps that do not fit. */
+  readonly mayReplaceMaps?: boolean | undefined;
 }
 
 export interface EndpointPolicy {
@@ -96,10 +100,16 @@ export class Datapath implements Disposable {
     );
   }
 
-  /** Creates the maps or adopts those that are pinned; throws when those are of an incompatible version. */
+  /**
+   * Creates the maps, or adopts those that are pinned. Where these are of another version or size there are new ones, without
+   * any endpoint; hooks have the programs over the old ones until `attach`.
+   */
   static open(options: DatapathOptions): Datapath {
     const object = readEndpointObject(options.objectPath);
-    const maps = DatapathMaps.open(options.bpffsDir, object.spec, options.limits ?? {});
+    const maps = DatapathMaps.open(options.bpffsDir, object.spec, options.limits ?? {}, {
+      ...{ abiVersion: options.abiVersion, mayReplace: options.mayReplaceMaps },
+      onReplaced: (misfits) => options.log?.info({ misfits }, 'pinned maps do not fit and were made anew'),
+    });
     try {
       const datapath = new Datapath(maps, new EndpointHooks(options.bpffsDir, object, maps.byName, options.mechanism));
       const adopted = datapath.endpoints().length;

@@ -53,6 +53,14 @@ export class EndpointPrograms implements Disposable {
     this.prepared.release(endpointId);
   }
 
+  /** Whether it is one that an agent loaded for the endpoint, of whichever version and over whichever maps. */
+  isPinned(endpointId: number, programId: number | undefined): boolean {
+    return this.#pins.programs(endpointId).some((path) => {
+      using program = BpfProgram.openPinned(path);
+      return program !== undefined && program.info().id === programId;
+    });
+  }
+
   /** Another instance of the same program, the caller's: a hook takes each program once only. */
   spare(endpointId: number, direction: Direction): BpfProgram {
     return loadEndpointProgram(this.#object, this.#maps, endpointId, direction);

@@ -36,7 +36,7 @@ export interface Finding {
     | 'wrong_program'
     /** Something runs before our program and may skip it. */
     | 'not_first'
-    /** Ours, of another version of this software. */
+    /** Ours, of another version of this software, or over maps that it has replaced. */
     | 'outdated_program'
     | 'not_programmed';
   readonly message: string;
@@ -104,9 +104,9 @@ export class EndpointHooks implements Disposable {
       const expected = this.#programs.get(endpointId, direction)?.id;
       const state =
         this.mechanism === 'tcx'
-          ? this.#links.state(this.#place(endpointId, handle, link.ifindex, interfaceName, direction))
+          ? this.#links.state(this.#place(endpointId, handle, link.ifindex, interfaceName, direction), expected)
           : filterState(netlink, link.ifindex, direction, expected);
-      const outdated = expected === undefined && this.#pins.oldPrograms(endpointId).length > 0;
+      const outdated = expected === undefined && this.#programs.isPinned(endpointId, state.programId);
       return findingsOf(`${direction} hook of ${interfaceName} in ${netns}`, state, expected, outdated);
     });
   }
@@ -237,13 +237,15 @@ function findingsOf(
   outdated: boolean,
 ): Finding[] {
   if (programId === undefined) return [{ problem: 'hook_missing', message: `nothing is attached to the ${place}` }];
-  if (outdated) return [{ problem: 'outdated_program', message: `the ${place} has another version of our program` }];
-  if (programId !== expected) {
+  const findings: Finding[] = [];
+  if (outdated) {
+    findings.push({ problem: 'outdated_program', message: `the ${place} has another version of our program` });
+  } else if (programId !== expected) {
     const ours = expected === undefined ? 'ours' : String(expected);
     return [{ problem: 'wrong_program', message: `the ${place} has program ${programId} instead of ${ours}` }];
   }
-  if (first) return [];
-  return [{ problem: 'not_first', message: `something runs before our program on the ${place}` }];
+  if (!first) findings.push({ problem: 'not_first', message: `something runs before our program on the ${place}` });
+  return findings;
 }
 
 function vanished(endpointId: number, direction: Direction): SluiceError {

@@ -13,8 +13,9 @@ export interface MapUsage {
 /** Maps that the kernel empties by itself (conntrack, fragments, event_budgets) are never full; docs/reference/limits.md. */
 export const mapRemedies = {
   endpoints: 'schedule fewer pods on the node',
-  policy: 'let policies select fewer peers, or list fewer separate ports; or raise the limit and drain the node',
-  ipcache: 'use fewer separate ipBlock prefixes; or raise the limit and drain the node',
+  policy:
+    'let policies select fewer peers, or list fewer separate ports; or raise --map-size policy=N and restart the agent',
+  ipcache: 'use fewer separate ipBlock prefixes; or raise --map-size ipcache=N and restart the agent',
   metrics: 'schedule fewer pods on the node: packets are judged, but no longer counted',
   rule_counters: 'let fewer rules select each pod: decisions are made, but no longer counted',
 } as const satisfies Partial<Record<MapName, string>>;

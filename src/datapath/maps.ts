@@ -1,9 +1,13 @@
-/** The maps, all but one pinned: created when absent, adopted when they fit. They outlive the process; the programs hold them too. */
+/**
+ * The maps, all but one pinned: created when absent, adopted when they fit, else replaced behind what is in force
+ * (map-takeover.ts). They outlive the process; the programs hold them too.
+ */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SluiceError } from '../core/error.ts';
 import { BpfMap, mapDifferences, type CollectionSpec, type MapSpec } from '../kernel/index.ts';
-import { ABI_VERSION, configStruct } from './abi.ts';
+import { ABI_VERSION, configStruct, unchangedSince } from './abi.ts';
+import { finishReplacement, readForeignConfig, replaceMaps } from './map-takeover.ts';
 
 export const mapNames = [
   'endpoints',
@@ -30,13 +34,21 @@ function isFixed(name: MapName): name is FixedMapName {
   return name === 'config' || name === 'event_losses' || name === 'forwarded' || name === 'scratch';
 }
 
-/** Entries per map; the defaults are those of bpf/maps.h. Only maps that do not exist yet take a new size. */
+/** Entries per map; the defaults are those of bpf/maps.h. A map that exists and is not named keeps its size. */
 export type MapLimits = Partial<Record<Exclude<MapName, FixedMapName>, number>>;
 
 /** Maps whose size may be chosen. */
 export const sizedMapNames = mapNames.filter((name): name is keyof MapLimits => !isFixed(name));
 
 const configKey = new Uint8Array(4);
+
+export interface OpenMapsOptions {
+  readonly abiVersion?: number | undefined;
+  /** False: throws already_exists instead of replacing maps that do not fit. */
+  readonly mayReplace?: boolean | undefined;
+  /** Told why. */
+  readonly onReplaced?: ((misfits: readonly string[]) => void) | undefined;
+}
 
 export class DatapathMaps implements Disposable {
   readonly byName: Readonly<Record<MapName, BpfMap>>;
@@ -47,12 +59,21 @@ export class DatapathMaps implements Disposable {
     this.#bpffsDir = bpffsDir;
   }
 
-  static open(bpffsDir: string, spec: CollectionSpec, limits: MapLimits): DatapathMaps {
+  static open(bpffsDir: string, spec: CollectionSpec, limits: MapLimits, options: OpenMapsOptions = {}): DatapathMaps {
+    const { abiVersion = ABI_VERSION, mayReplace = true, onReplaced } = options;
+    const wanted = mapNames.map((name) => mapSpecOf(spec, name, limits));
+    if (mayReplace) finishReplacement(bpffsDir);
+    const misfits = findMisfits(bpffsDir, wanted, limits, abiVersion);
+    if (misfits.length > 0) {
+      if (!mayReplace) throw misfit(bpffsDir, misfits);
+      replaceAll(bpffsDir, wanted, limits, abiVersion);
+      onReplaced?.(misfits);
+    }
     const opened: Partial<Record<MapName, BpfMap>> = {};
     try {
-      for (const name of mapNames) opened[name] = openMap(join(bpffsDir, name), mapSpecOf(spec, name, limits));
+      for (const map of wanted) opened[map.name as MapName] = openMap(bpffsDir, map);
       const maps = new DatapathMaps(opened as Record<MapName, BpfMap>, bpffsDir);
-      maps.#checkVersion(bpffsDir);
+      if (maps.readConfig().abiVersion === 0) maps.writeConfig({ abiVersion });
       return maps;
     } catch (error) {
       for (const map of Object.values(opened)) map.close();
@@ -85,13 +106,6 @@ export class DatapathMaps implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-
-  #checkVersion(bpffsDir: string): void {
-    const { abiVersion } = this.readConfig();
-    if (abiVersion === ABI_VERSION) return;
-    if (abiVersion === 0) this.writeConfig({ abiVersion: ABI_VERSION });
-    else throw incompatible(bpffsDir, `they have version ${abiVersion} of the layout, this program ${ABI_VERSION}`);
-  }
 }
 
 function mapSpecOf(spec: CollectionSpec, name: MapName, limits: MapLimits): MapSpec {
@@ -118,27 +132,72 @@ function isPinned(name: string): boolean {
   return name !== 'scratch';
 }
 
-function openMap(path: string, wanted: MapSpec): BpfMap {
+function openMap(bpffsDir: string, wanted: MapSpec): BpfMap {
   if (!isPinned(wanted.name)) return BpfMap.create(wanted);
+  const path = join(bpffsDir, wanted.name);
   const existing = BpfMap.openPinned(path);
-  if (existing === undefined) {
-    const created = BpfMap.create(wanted);
-    created.pin(path);
-    return created;
-  }
-  // Another size is no obstacle: the limit then takes effect when the maps are made anew.
-  const differences = mapDifferences({ ...wanted, maxEntries: existing.spec.maxEntries }, existing.spec);
-  if (differences.length === 0) return existing;
-  existing.close();
-  throw incompatible(path, differences.join('; '));
+  if (existing !== undefined) return existing;
+  const created = BpfMap.create(wanted);
+  created.pin(path);
+  return created;
 }
 
-function incompatible(object: string, what: string): SluiceError {
+/** Why the maps there cannot be adopted; empty when they can, or when there are none. */
+function findMisfits(bpffsDir: string, wanted: readonly MapSpec[], limits: MapLimits, abiVersion: number): string[] {
+  const present = wanted.filter(({ name }) => isPinned(name) && existsSync(join(bpffsDir, name)));
+  if (present.length === 0) return [];
+  const differences = present.flatMap((spec) =>
+    differencesOf(bpffsDir, spec, limits).map((difference) => `${spec.name}: ${difference}`),
+  );
+  const config = readForeignConfig(bpffsDir);
+  if (config === undefined) return ['there is no config', ...differences];
+  if (config.abiVersion === abiVersion) return differences;
+  return [`version ${config.abiVersion} of the layout, where this program has ${abiVersion}`, ...differences];
+}
+
+function differencesOf(bpffsDir: string, wanted: MapSpec, limits: MapLimits): string[] {
+  using existing = BpfMap.openPinned(join(bpffsDir, wanted.name));
+  if (existing === undefined) return [];
+  const { maxEntries } = isSizeAsked(wanted.name, limits) ? wanted : existing.spec;
+  return mapDifferences({ ...wanted, maxEntries }, existing.spec);
+}
+
+/** `forwarded` follows `endpoints`. */
+function isSizeAsked(name: string, limits: MapLimits): boolean {
+  return Object.hasOwn(limits, name === 'forwarded' ? 'endpoints' : name);
+}
+
+function replaceAll(bpffsDir: string, wanted: readonly MapSpec[], limits: MapLimits, abiVersion: number): void {
+  const before = readForeignConfig(bpffsDir);
+  const isKept = (spec: MapSpec): boolean => {
+    const since = (unchangedSince as Readonly<Record<string, number>>)[spec.name];
+    if (since === undefined || before === undefined) return false;
+    if (before.abiVersion < since || before.abiVersion > abiVersion) return false;
+    return existsSync(join(bpffsDir, spec.name)) && differencesOf(bpffsDir, spec, limits).length === 0;
+  };
+  const kept = wanted.filter(isKept).map(({ name }) => name);
+  // Above all revisions that connections were judged under: each is judged again.
+  const { lastPolicyId = 0, epoch = 0 } = before ?? {};
+  const config = configStruct.encode({ epoch: (epoch + 1) >>> 0, abiVersion, lastPolicyId, flags: 0 });
+  const pinned = wanted.filter(({ name }) => isPinned(name));
+  const sized = pinned.map((spec) => (isSizeAsked(spec.name, limits) ? spec : { ...spec, ...sizeOf(bpffsDir, spec) }));
+  replaceMaps(bpffsDir, sized, new Set(kept), (map) => map.update(configKey, config));
+}
+
+/** Of the map that is there, when it has one that this version could have been given. */
+function sizeOf(bpffsDir: string, { name, type, keySize }: MapSpec): { readonly maxEntries?: number } {
+  if (isFixed(name as MapName) && name !== 'forwarded') return {};
+  using existing = BpfMap.openPinned(join(bpffsDir, name));
+  const fits = existing?.spec.type === type && existing.spec.keySize === keySize;
+  return fits ? { maxEntries: existing.spec.maxEntries } : {};
+}
+
+function misfit(object: string, misfits: readonly string[]): SluiceError {
   return new SluiceError({
     code: 'already_exists',
     operation: 'adopt pinned maps of',
     object,
-    what,
-    remedy: 'drain the node, remove the directory and start again: pods lose enforcement with it',
+    what: misfits.join('; '),
+    remedy: 'an agent of this version replaces them when it starts',
   });
 }

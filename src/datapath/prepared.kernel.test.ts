@@ -120,7 +120,7 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
         entries: 3,
         maxEntries: 4,
         full: false,
-        remedy: 'use fewer separate ipBlock prefixes; or raise the limit and drain the node',
+        remedy: 'use fewer separate ipBlock prefixes; or raise --map-size ipcache=N and restart the agent',
       },
     );
     datapath.updateIpcache({ upsert: [entry(6, 300)], remove: [] });

@@ -42,16 +42,17 @@ export class TcxLinks implements Disposable {
     }
     if (held.link.info().programId !== program.info().id) held.link.update(program);
     this.restorePin(place.path);
-    if (!this.state(place).first) this.#moveToFront(place, program, spare);
+    if (!this.state(place, program.info().id).first) this.#moveToFront(place, program, spare);
   }
 
-  state({ netns, ifindex, direction, path }: TcxPlace): HookState {
+  /** `expected` is the program that is to be there; while another is, `unchanged` is false. */
+  state({ netns, ifindex, direction, path }: TcxPlace, expected: number | undefined): HookState {
     const held = this.#hold(path);
     if (held === undefined) return { programId: undefined, first: false };
     const programs = withNetns(netns, () => queryTcx(ifindex, direction));
     const index = programs.findIndex((entry) => entry.linkId === held.id);
     const programId = programs[index]?.programId;
-    if (index === 0 && programId !== undefined) held.sound = { ifindex, programId };
+    if (index === 0 && programId !== undefined && programId === expected) held.sound = { ifindex, programId };
     else delete held.sound;
     return { programId, first: index === 0 };
   }
