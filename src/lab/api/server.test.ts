@@ -1,12 +1,15 @@
 /** What the contract does not reach: restarts, the kubelet proxy, refused upgrades, limits of a request. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { request as httpsRequest } from 'node:https';
+import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { configMap, pod } from '../contract/case.ts';
 import { ContractClient } from '../contract/client.ts';
 import { stringAt } from './json.ts';
@@ -188,4 +191,12 @@ describe('requests', () => {
       await server.close();
     }
   });
+});
+
+test('close does not wait for a client that never ends its TLS handshake', { timeout: 30_000 }, async () => {
+  const server = await startTestApiServer();
+  const client = connect(Number(new URL(server.url).port), '127.0.0.1').on('error', () => undefined);
+  await once(client, 'connect');
+  await setImmediate();
+  await server.close();
 });

@@ -64,7 +64,7 @@ class EmbeddedApiServer implements ApiServer {
   private readonly parts: RequestParts;
   private readonly sweeper: Sweeper;
   private readonly servers: Server[] = [];
-  private readonly sockets = new Set<Socket | Duplex>();
+  private readonly sockets = new Set<Socket>();
   private readonly expiry: NodeJS.Timeout;
   private firstUrl = '';
 
@@ -124,9 +124,9 @@ class EmbeddedApiServer implements ApiServer {
     // Watches and followed logs stay open for as long as their client wants.
     server.requestTimeout = 0;
     server.keepAliveTimeout = 120_000;
-    server.on('secureConnection', (socket) => this.track(socket));
+    // Not "secureConnection": close() would wait for ever for a client whose handshake it overtakes.
+    server.on('connection', (socket: Socket) => this.track(socket));
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      this.track(socket);
       this.upgrade(request, socket, head).catch((error: unknown) =>
         refuseUpgrade(socket, this.asApiError(request, error)),
       );
@@ -135,7 +135,7 @@ class EmbeddedApiServer implements ApiServer {
     return server;
   }
 
-  private track(socket: Socket | Duplex): void {
+  private track(socket: Socket): void {
     this.sockets.add(socket);
     socket.once('close', () => this.sockets.delete(socket));
   }

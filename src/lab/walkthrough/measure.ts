@@ -1,6 +1,6 @@
 /** Probes between two pods: bulk TCP, echo requests, one TCP connection. Each runs inside the pods and reports what arrived. */
 import { SluiceError } from '../../core/error.ts';
-import type { Cluster, PodRef } from './cluster.ts';
+import type { Cluster, PodRef, PodView } from './cluster.ts';
 
 /** TCP goodput from `client` to `server` in Mbit/s, counted at the receiver, without the first second. */
 export async function goodputMbps(
@@ -68,17 +68,14 @@ export async function pingReplies(cluster: Cluster, from: PodRef, ip: string, co
   return Number(received);
 }
 
-/** Whether a TCP connection opens and, when `expect` is given, the HTTP answer contains it. */
-export async function tcpAnswers(
-  cluster: Cluster,
-  from: PodRef,
-  ip: string,
-  port: number,
-  expect?: string,
-): Promise<boolean> {
-  const script = `exec 3<>/dev/tcp/${ip}/${port} && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 5 cat <&3`;
-  const result = await cluster.exec(from, ['timeout', '8', 'bash', '-c', script], 60_000);
-  return result.exitCode === 0 && (expect === undefined || result.stdout.includes(expect));
+/** Whether `to` answers an HTTP request with its name, in one of so many attempts: a busy machine may miss the first's 8 s. */
+export async function httpAnswers(cluster: Cluster, from: PodRef, to: PodView, attempts: number): Promise<boolean> {
+  const script = `exec 3<>/dev/tcp/${to.ip ?? ''}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 5 cat <&3`;
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    const result = await cluster.exec(from, ['timeout', '8', 'bash', '-c', script], 60_000);
+    if (result.exitCode === 0 && result.stdout.includes(to.name)) return true;
+  }
+  return false;
 }
 
 async function mustExec(cluster: Cluster, pod: PodRef, command: readonly string[]): Promise<void> {

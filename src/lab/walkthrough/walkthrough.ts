@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { formatErrorChain } from '../../core/error.ts';
 import { formatIpRange, ipInRange } from './pool-range.ts';
 import type { Cluster, PodView } from './cluster.ts';
-import { goodputMbps, pingReplies, tcpAnswers } from './measure.ts';
+import { goodputMbps, httpAnswers, pingReplies } from './measure.ts';
 import type { Report } from './report.ts';
 import { eventually } from './wait.ts';
 
@@ -244,6 +244,7 @@ async function expectTraffic(
 ): Promise<void> {
   const { cluster, report } = options;
   const sent = 5;
+  const patience = 3;
   const outPings = await pingReplies(cluster, subject, outside.ip ?? '', sent);
   report.check({
     claim: `${when}: ping out of a replica`,
@@ -251,7 +252,7 @@ async function expectTraffic(
     expected: egressOpen ? `${sent} of ${sent}` : `0 of ${sent}`,
     passed: outPings === (egressOpen ? sent : 0),
   });
-  const outTcp = await tcpAnswers(cluster, subject, outside.ip ?? '', 80, outside.name);
+  const outTcp = await httpAnswers(cluster, subject, outside, egressOpen ? patience : 1);
   report.check({
     claim: `${when}: TCP out of a replica`,
     measured: outTcp ? 'answered' : 'no answer',
@@ -265,7 +266,7 @@ async function expectTraffic(
     expected: `${sent} of ${sent}`,
     passed: inPings === sent,
   });
-  const inTcp = await tcpAnswers(cluster, outside, subject.ip ?? '', 80, subject.name);
+  const inTcp = await httpAnswers(cluster, outside, subject, patience);
   report.check({
     claim: `${when}: HTTP into a replica`,
     measured: inTcp ? 'answered with its name' : 'no answer',
