@@ -14,7 +14,8 @@ import type { PolicyEntry } from '../policy/compile.ts';
 import { PolicyIndex } from '../policy/policy-index.ts';
 import { lookupIdentity, simulate } from '../policy/simulate.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
-import { PolicyReconciler, type PolicyMaps, type PolicyWorld, type ProgrammedPolicy } from './policy-reconciler.ts';
+import { PolicyReconciler, type PolicyMaps, type PolicyWorld } from './policy-reconciler.ts';
+import type { ProgrammedPolicy } from './programmed-policy.ts';
 
 const peers = ['10.0.0.2', '10.0.0.3', '10.1.1.1', '192.0.2.1', '10.9.0.1'];
 const namespaces = ['demo', 'other'] as const;
@@ -65,8 +66,13 @@ class MemoryMaps implements PolicyMaps {
     const { entries = [], ...policy } = this.policies.get(endpointId) ?? assert.fail('no policy to amend');
     const used = new Set<number>(this.addresses.values());
     for (const id of [...forget, ...add.map(({ identity }) => identity)]) assert(!used.has(id), `${id} has an address`);
-    const kept = entries.filter(({ identity }) => !forget.has(identity));
-    this.policies.set(endpointId, { ...policy, entries: [...kept, ...add] });
+    for (const entry of add) {
+      const known = this.policies.get(endpointId)?.entries ?? [];
+      this.policies.set(endpointId, { ...policy, entries: [...known, entry] });
+      this.#written();
+    }
+    const kept = [...entries, ...add].filter(({ identity }) => !forget.has(identity));
+    this.policies.set(endpointId, { ...policy, entries: kept });
     this.amendments++;
     this.#written();
   }
@@ -389,6 +395,20 @@ describe('the policy reconciler', () => {
       assert.deepEqual([...maps.addresses.keys()].sort(), [...world.addresses.texts()].sort(), 'the ipcache');
     });
     check(property, { runs: 1000 });
+  });
+
+  it('after a restart, opens to anyone by one entry, although every identity is new', () => {
+    const world = new World();
+    const maps = new MemoryMaps();
+    const closed: NetworkPolicySpec = { podSelector: {}, policyTypes: ['Ingress'] };
+    world.become({ policies: [closed], apps: ['a', 'b', 'c'] });
+    reconcilerOf(world, maps).reconciler.runNow();
+    world.become({ policies: [{ ...closed, ingress: [{}] }], apps: ['a', 'b', 'c'] });
+    const most = { entries: 0 };
+    maps.onWrite = () => (most.entries = Math.max(most.entries, maps.policies.get(7)?.entries.length ?? 0));
+    reconcilerOf(world, maps).reconciler.runNow();
+    assert.equal(maps.allows(7, maps.identityOf('10.1.1.1'), 'ingress'), true);
+    assert.equal(most.entries, 2, 'the node and anyone');
   });
 
   it('judges a pod that is gone from the API as what it was, as long as its endpoint is there', () => {

@@ -7,7 +7,8 @@
  * The order of writes, so that an address is let in only where the old policies let it in, or the new ones do, and a flow
  * that both allow is not cut in between:
  *
- *   1. policies widened in place: entries for identities that no address has yet. Nobody matches those.
+ *   1. policies widened in place: entries for identities that no address has yet, whom nobody matches; and what the new
+ *      policy allows to anyone.
  *   2. ipcache: addresses move to these new identities, which every policy knows since step 1; all that old or new policies
  *      tell apart stays apart. Each is now judged by the new policies, and by what the old ones allow to anyone.
  *   3. policies as they are to be.
@@ -32,33 +33,25 @@ import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
-import {
-  compareEntries,
-  EntrySet,
-  PodPolicyCompiler,
-  type EndpointPolicy,
-  type PolicyEntry,
-} from '../policy/compile.ts';
+import { PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { IpcacheTable } from '../policy/ipcache-table.ts';
 import type { PolicyIndex } from '../policy/policy-index.ts';
-import { everyPort } from '../policy/port.ts';
-import { noRule, RuleIds } from '../policy/rule-id.ts';
+import { RuleIds } from '../policy/rule-id.ts';
 import { IdentityView } from '../policy/select.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
 import { IdentityAssignment, type IpcacheChange } from './identity-assignment.ts';
 import { agentLimits } from './limits.ts';
-
-export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'entries'> {
-  /** What policy would drop passes and is reported. */
-  readonly audit?: boolean;
-}
+import { isWithin, mergeEntries, missingEntries, samePolicy, type ProgrammedPolicy } from './programmed-policy.ts';
 
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
   setPolicy(endpointId: number, policy: ProgrammedPolicy): void;
-  /** Adds entries, and takes away those of the identities in `forget`, of identities that no address has; judges nothing anew. */
+  /**
+   * Adds entries, one after the other, where none is that matches the same; and takes away those of the identities in
+   * `forget`, which no address has. Judges nothing anew.
+   */
   amendPolicy(
     endpointId: number,
     change: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
@@ -294,11 +287,11 @@ export class PolicyReconciler {
       const { endpointId } = record;
       const current = this.#policies.get(endpointId);
       if (current === undefined) continue; // drops everything until step 3
-      const extra = entriesFor(created, this.#wanted(record, pod), current);
+      const extra = missingEntries(current, this.#wanted(record, pod), created);
       if (extra.length === 0) continue;
       this.#attempt(endpointId, () => {
         this.#deps.maps.amendPolicy(endpointId, { add: extra, forget: new Set() });
-        return { ...current, entries: [...current.entries, ...extra].sort(compareEntries) };
+        return { ...current, entries: mergeEntries(current.entries, extra) };
       });
     }
   }
@@ -311,7 +304,11 @@ export class PolicyReconciler {
   #write(endpointId: number, { isolated, entries, audit = false }: ProgrammedPolicy): void {
     const policy = { isolated, entries, audit };
     const written = this.#policies.get(endpointId);
-    if (written?.ours === true && samePolicy(written, policy)) return;
+    if (written?.ours === true && samePolicy(written, policy)) {
+      // The array of now: the next look at it is short.
+      this.#policies.set(endpointId, { ...policy, ours: true });
+      return;
+    }
     this.#attempt(endpointId, () => {
       const gone = written?.ours === true ? this.#goneIdentities(written, policy) : undefined;
       if (gone === undefined) this.#setPolicy(endpointId, policy);
@@ -394,29 +391,6 @@ interface PrefixesInput {
   readonly namespaces: string;
 }
 
-const directions = ['ingress', 'egress'] as const;
-
-/** What `current` needs so that these identities, which it does not know, are judged by it as by `wanted`. */
-function entriesFor(ids: ReadonlySet<IdentityId>, wanted: ProgrammedPolicy, current: ProgrammedPolicy): PolicyEntry[] {
-  const entries = new EntrySet();
-  for (const entry of wanted.entries) if (ids.has(entry.identity)) entries.add(entry);
-  for (const entry of newToAnyone(wanted, current)) for (const identity of ids) entries.add({ ...entry, identity });
-  return entries.sorted();
-}
-
-/** What `wanted` allows to anyone, and `current` does not. */
-function newToAnyone(wanted: ProgrammedPolicy, current: ProgrammedPolicy): PolicyEntry[] {
-  const toAnyone = ({ entries }: ProgrammedPolicy): PolicyEntry[] =>
-    entries.filter(({ identity }) => identity === anyIdentity);
-  const known = toAnyone(current);
-  const added = toAnyone(wanted).filter((entry) => !known.some((other) => sameEntry(entry, other)));
-  const opened = directions.filter(
-    (direction) => current.isolated[direction] && (!wanted.isolated[direction] || wanted.audit === true),
-  );
-  const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
-  return [...added, ...opened.map((direction) => ({ direction, ...everything }))];
-}
-
 /** Without their number: an event is repeated when it says the same, and written anew when it does not. */
 function leftOutError(): SluiceError {
   return new SluiceError({
@@ -426,32 +400,4 @@ function leftOutError(): SluiceError {
     what: 'there is no room for them: they count as outside the cluster, and no pod or namespace selector lets them in',
     remedy: 'raise --map-size ipcache=N and restart the agent',
   });
-}
-
-/** Whether `a` is `b`, or closed where `b` isolates. */
-function isWithin(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
-  if (samePolicy(a, b)) return true;
-  const closes = directions.every((direction) => a.isolated[direction] || !b.isolated[direction]);
-  return a.entries.length === 0 && a.audit !== true && closes;
-}
-
-/** Entries are sorted, so equal policies are equal item by item. */
-function samePolicy(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
-  if ((a.audit === true) !== (b.audit === true)) return false;
-  if (a.isolated.ingress !== b.isolated.ingress || a.isolated.egress !== b.isolated.egress) return false;
-  if (a.entries === b.entries) return true;
-  return a.entries.length === b.entries.length && a.entries.every((entry, i) => sameEntry(entry, b.entries[i]));
-}
-
-function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
-  return (
-    a === b ||
-    (b !== undefined &&
-      a.identity === b.identity &&
-      a.direction === b.direction &&
-      a.protocol === b.protocol &&
-      a.port === b.port &&
-      a.portPrefixLen === b.portPrefixLen &&
-      a.ruleId === b.ruleId)
-  );
 }

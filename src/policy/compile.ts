@@ -257,17 +257,29 @@ function allow(
 export class EntrySet {
   readonly #entries = new Map<number, PolicyEntry>();
 
+  constructor(entries: Iterable<PolicyEntry> = []) {
+    for (const entry of entries) this.add(entry);
+  }
+
   add(entry: PolicyEntry): void {
-    const { direction, identity, protocol, port, portPrefixLen } = entry;
-    // 1 + 24 + 8 + 17 bits: a port prefix is its bits, then a one, then zeros.
-    const ports = (port << 1) | (1 << (16 - portPrefixLen));
-    const key = (((direction === 'ingress' ? 0 : 2 ** 24) + identity) * 2 ** 8 + protocol) * 2 ** 17 + ports;
+    const key = matchKey(entry);
     if (!this.#entries.has(key)) this.#entries.set(key, entry);
+  }
+
+  /** Whether one of them matches the same. */
+  has(entry: PolicyEntry): boolean {
+    return this.#entries.has(matchKey(entry));
   }
 
   sorted(): PolicyEntry[] {
     return [...this.#entries.values()].sort(compareEntries);
   }
+}
+
+/** 1 + 24 + 8 + 17 bits: a port prefix is its bits, then a one, then zeros. */
+function matchKey({ direction, identity, protocol, port, portPrefixLen }: PolicyEntry): number {
+  const ports = (port << 1) | (1 << (16 - portPrefixLen));
+  return (((direction === 'ingress' ? 0 : 2 ** 24) + identity) * 2 ** 8 + protocol) * 2 ** 17 + ports;
 }
 
 /** The order of an EndpointPolicy's entries. */

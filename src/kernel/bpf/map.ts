@@ -136,23 +136,37 @@ export class BpfMap extends BpfObject {
 
   /** Many updates in few system calls (kernel 5.6; tries 5.14), one by one where the kernel cannot. */
   updateBatch(entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[]): void {
-    for (let start = 0; start < entries.length; start += batchLength) {
-      const chunk = entries.slice(start, start + batchLength);
-      const keys = concat(chunk.map(([key]) => key));
-      const values = concat(chunk.map(([, value]) => value));
-      const rc = this.#batch(keys, values, chunk.length).call(BpfCommand.mapUpdateBatch);
-      if (isUnsupported(rc)) for (const [key, value] of chunk) this.update(key, value);
+    this.updatePacked(concat(entries.map(([key]) => key)), concat(entries.map(([, value]) => value)));
+  }
+
+  /** The same, of keys and values that lie one after the other. */
+  updatePacked(keys: Uint8Array, values: Uint8Array): void {
+    const count = this.#countOf(keys);
+    if (values.length !== count * this.valueLength)
+      throw this.#wrongLength(`${count} values`, values.length, count * this.valueLength);
+    for (let start = 0; start < count; start += batchLength) {
+      const chunk = packed(keys, this.spec.keySize, start);
+      const chunkValues = packed(values, this.valueLength, start);
+      const rc = this.#batch(chunk, chunkValues).call(BpfCommand.mapUpdateBatch);
+      if (isUnsupported(rc)) this.#updateOneByOne(chunk, chunkValues);
       else check(rc, 'update map', this.spec.name, `the map holds at most ${this.spec.maxEntries} entries`);
     }
   }
 
   /** Many deletions; entries that do not exist are no error. */
   deleteBatch(keys: readonly Uint8Array[]): void {
-    for (let start = 0; start < keys.length; start += batchLength) {
-      const chunk = keys.slice(start, start + batchLength);
-      const rc = this.#batch(concat(chunk), undefined, chunk.length).call(BpfCommand.mapDeleteBatch);
+    this.deletePacked(concat(keys));
+  }
+
+  /** The same, of keys that lie one after the other. */
+  deletePacked(keys: Uint8Array): void {
+    const { keySize } = this.spec;
+    for (let start = 0; start < this.#countOf(keys); start += batchLength) {
+      const chunk = packed(keys, keySize, start);
+      const rc = this.#batch(chunk, undefined).call(BpfCommand.mapDeleteBatch);
+      if (rc >= 0) continue;
       // The kernel stops at the first key that is absent: finish the chunk one by one.
-      if (rc < 0) for (const key of chunk) this.delete(key);
+      for (let at = 0; at < chunk.length; at += keySize) this.delete(chunk.subarray(at, at + keySize));
     }
   }
 
@@ -166,8 +180,21 @@ export class BpfMap extends BpfObject {
     return new BpfAttr().u32(0, this.fd).pointer(8, key).pointer(16, value).u64(24, BigInt(flags));
   }
 
-  #batch(keys: Uint8Array, values: Uint8Array | undefined, count: number): BpfAttr {
-    return new BpfAttr().pointer(16, keys).pointer(24, values).u32(32, count).u32(36, this.fd);
+  #batch(keys: Uint8Array, values: Uint8Array | undefined): BpfAttr {
+    return new BpfAttr().pointer(16, keys).pointer(24, values).u32(32, this.#countOf(keys)).u32(36, this.fd);
+  }
+
+  #updateOneByOne(keys: Uint8Array, values: Uint8Array): void {
+    for (let i = 0; i < this.#countOf(keys); i++) {
+      const value = values.subarray(i * this.valueLength, (i + 1) * this.valueLength);
+      this.update(keys.subarray(i * this.spec.keySize, (i + 1) * this.spec.keySize), value);
+    }
+  }
+
+  #countOf(keys: Uint8Array): number {
+    const count = keys.length / this.spec.keySize;
+    if (!Number.isInteger(count)) throw this.#wrongLength('list of keys', keys.length, this.spec.keySize);
+    return count;
   }
 
   #wrongLength(what: string, actual: number, expected: number): SluiceError {
@@ -215,6 +242,11 @@ function createError(spec: MapSpec, errno: number): SyscallError {
 /** ENOTSUPP (524) and EINVAL: the map type has no batch operations on this kernel. */
 function isUnsupported(rc: number): boolean {
   return rc === -Errno.ENOTSUPP || rc === -Errno.EINVAL || rc === -Errno.EOPNOTSUPP;
+}
+
+/** One batch of items of `size` bytes each. */
+function packed(items: Uint8Array, size: number, start: number): Uint8Array {
+  return items.subarray(start * size, (start + batchLength) * size);
 }
 
 function concat(parts: readonly Uint8Array[]): Uint8Array {

@@ -1,0 +1,83 @@
+/** What an endpoint's policy is in the kernel, and how two of them differ. Entries are sorted (compareEntries). */
+import { compareEntries, EntrySet, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
+import { anyIdentity, type IdentityId } from '../policy/identity.ts';
+import { everyPort } from '../policy/port.ts';
+import { noRule } from '../policy/rule-id.ts';
+
+export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'entries'> {
+  /** What policy would drop passes and is reported. */
+  readonly audit?: boolean;
+}
+
+const directions = ['ingress', 'egress'] as const;
+
+/**
+ * What `current` lacks so that the identities in `created`, which it does not know, are let in by it where `wanted` lets
+ * them in. What is for anyone in `wanted` is for anyone at once: an entry for each identity would fill the map when, after a
+ * restart, all of them are new.
+ */
+export function missingEntries(
+  current: ProgrammedPolicy,
+  wanted: ProgrammedPolicy,
+  created: ReadonlySet<IdentityId>,
+): PolicyEntry[] {
+  if (current.entries === wanted.entries && sameModes(current, wanted)) return [];
+  const known = new EntrySet(current.entries.filter(({ identity }) => identity === anyIdentity));
+  const missing = wanted.entries.filter(
+    (entry) => created.has(entry.identity) || (entry.identity === anyIdentity && !known.has(entry)),
+  );
+  const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
+  const opened = directions
+    .filter((direction) => !passes(current, direction) && passes(wanted, direction))
+    .map((direction) => ({ direction, ...everything }));
+  return new EntrySet([...missing, ...opened.filter((entry) => !known.has(entry))]).sorted();
+}
+
+/** Whether everything passes, allowed or only reported. */
+function passes({ isolated, audit }: ProgrammedPolicy, direction: (typeof directions)[number]): boolean {
+  return !isolated[direction] || audit === true;
+}
+
+/** Both are sorted. */
+export function mergeEntries(a: readonly PolicyEntry[], b: readonly PolicyEntry[]): PolicyEntry[] {
+  const merged: PolicyEntry[] = [];
+  let next = 0;
+  for (const entry of a) {
+    for (let other = b[next]; other !== undefined && compareEntries(other, entry) < 0; other = b[++next])
+      merged.push(other);
+    merged.push(entry);
+  }
+  return [...merged, ...b.slice(next)];
+}
+
+/** Whether `a` is `b`, or closed where `b` isolates. */
+export function isWithin(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
+  if (samePolicy(a, b)) return true;
+  const closes = directions.every((direction) => a.isolated[direction] || !b.isolated[direction]);
+  return a.entries.length === 0 && a.audit !== true && closes;
+}
+
+/** Entries are sorted, so equal policies are equal item by item. */
+export function samePolicy(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
+  if (!sameModes(a, b)) return false;
+  if (a.entries === b.entries) return true;
+  return a.entries.length === b.entries.length && a.entries.every((entry, i) => sameEntry(entry, b.entries[i]));
+}
+
+function sameModes(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
+  const sameAudit = (a.audit === true) === (b.audit === true);
+  return sameAudit && a.isolated.ingress === b.isolated.ingress && a.isolated.egress === b.isolated.egress;
+}
+
+function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
+  return (
+    a === b ||
+    (b !== undefined &&
+      a.identity === b.identity &&
+      a.direction === b.direction &&
+      a.protocol === b.protocol &&
+      a.port === b.port &&
+      a.portPrefixLen === b.portPrefixLen &&
+      a.ruleId === b.ruleId)
+  );
+}
