@@ -1,10 +1,11 @@
 /** One measurement of a limit: traffic that wants more than it, a ping beside it, and what arrived, over time. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { Netns } from '../src/kernel/index.ts';
 import { percentile } from './report.ts';
+import { busyCpuSeconds, trafficCpuSeconds } from './traffic-cpu.ts';
 import { readWire } from './wire.ts';
 
 export interface Load {
@@ -40,12 +41,15 @@ export interface Measurement {
   /** ms; `idle`: before the traffic. */
   readonly pingIdle: readonly Sample[];
   readonly pingLoaded: readonly Sample[];
-  /** Of the whole machine, for each Gbit that arrived. */
+  /** Of the kernel and of who sends and receives, for each Gbit that arrived. */
   readonly cpuSecondsPerGbit: number;
+  /** 0 … 1, of all CPUs, for whatever. */
+  readonly cpuBusy: number;
   readonly rate: readonly Sample[];
 }
 
 const sampleMs = 100;
+const rateStepS = 0.2;
 const pingIntervalMs = 20;
 /** Traffic runs this much longer than is measured, so that its end is not. */
 const marginS = 0.5;
@@ -60,19 +64,21 @@ export async function measure(path: Path, load: Load, seconds: number, limitBps:
   const port = randomInt(20_000, 30_000);
   const server = await startServer(path.receiver, port);
   try {
-    const cpuBefore = busySeconds();
     const client = startClient(path, load, port, seconds + marginS);
+    const traffic = [server.pid, client.pid];
     const meter = new Meter(receiver);
     const begun = await meter.untilTraffic(Math.min(3000, limitBps * 0.0008), client.ended);
+    const [cpuBefore, busyBefore] = [trafficCpuSeconds(traffic), busyCpuSeconds()];
     const pinging = ping(path, seconds);
     await meter.sample(begun, seconds, client.ended);
-    const cpuSeconds = busySeconds() - cpuBefore;
+    const cpuSeconds = trafficCpuSeconds(traffic) - cpuBefore;
+    const cpuBusy = (busyCpuSeconds() - busyBefore) / (cpus().length * seconds);
     const bits = meter.bitsBetween(0, seconds);
     const pingLoaded = await pinging;
     const { retransmits } = await client.result;
     return {
       ...{ firstSecondBps: meter.bitsBetween(0, 1), wireBps: bits / seconds, retransmits },
-      ...{ pingIdle, pingLoaded, cpuSecondsPerGbit: cpuSeconds / (bits / 1e9), rate: meter.rates() },
+      ...{ pingIdle, pingLoaded, cpuSecondsPerGbit: cpuSeconds / (bits / 1e9), cpuBusy, rate: meter.rates(seconds) },
     };
   } finally {
     server.kill('SIGKILL');
@@ -125,12 +131,11 @@ class Meter {
     return (this.#bytesAt(toS) - this.#bytesAt(fromS)) * 8;
   }
 
-  rates(): Sample[] {
-    return this.#counted.slice(1).flatMap((count, i) => {
-      const before = this.#counted[i];
-      if (before === undefined || count.ms <= before.ms) return [];
-      const value = ((count.bytes - before.bytes) * 8) / ((count.ms - before.ms) / 1000);
-      return [{ atS: (count.ms - this.#begunMs) / 1000, value }];
+  /** In even steps: on a busy machine the counts are not. */
+  rates(seconds: number): Sample[] {
+    return Array.from({ length: Math.round(seconds / rateStepS) }, (_, step) => {
+      const [from, to] = [step * rateStepS, (step + 1) * rateStepS];
+      return { atS: (from + to) / 2, value: this.bitsBetween(from, to) / rateStepS };
     });
   }
 
@@ -163,6 +168,7 @@ async function startServer(netns: string, port: number): Promise<ChildProcess> {
 }
 
 interface Client {
+  readonly pid: number | undefined;
   readonly result: Promise<{ readonly retransmits: number }>;
   /** Rejects when the client fails; never resolves. */
   readonly ended: Promise<never>;
@@ -184,7 +190,7 @@ function startClient(path: Path, load: Load, port: number, seconds: number): Cli
     clearTimeout(patience);
     return parseResult(output);
   });
-  return { result, ended: result.then(() => new Promise<never>(() => undefined)) };
+  return { pid: child.pid, result, ended: result.then(() => new Promise<never>(() => undefined)) };
 }
 
 function parseResult(output: string): { retransmits: number } {
@@ -201,28 +207,18 @@ function parseResult(output: string): { retransmits: number } {
 
 /** Round trips in ms; what was lost is missing. */
 async function ping(path: Path, seconds: number): Promise<Sample[]> {
-  const count = Math.floor((seconds * 1000) / pingIntervalMs);
-  const args = ['ping', '-n', '-c', String(count), '-i', String(pingIntervalMs / 1000), '-W', '2', path.pingAddress];
-  const child = spawn('nsenter', [`--net=${path.pinger}`, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const count = Math.ceil((seconds * 1000) / pingIntervalMs);
+  const size = ['-c', String(count), '-i', String(pingIntervalMs / 1000), '-w', String(Math.ceil(seconds) + 1)];
+  const begunS = Date.now() / 1000;
+  // It complains about the time stamps of packets that EDT held back.
+  const child = spawn('nsenter', [`--net=${path.pinger}`, 'ping', '-n', '-D', ...size, path.pingAddress], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  await once(child, 'close');
-  return [...output.matchAll(/icmp_seq=(\d+) .*time=([\d.]+) ms/g)].map(([, sequence, ms]) => ({
-    atS: (Number(sequence) * pingIntervalMs) / 1000,
-    value: Number(ms),
-  }));
+  const [status] = (await once(child, 'close')) as [number | null];
+  if (status !== 0 && status !== 1) throw new Error(`ping ended with status ${status ?? 'of a signal'}`);
+  return [...output.matchAll(/^\[([\d.]+)\] .*time=([\d.]+) ms/gm)]
+    .map(([, atS, ms]) => ({ atS: Number(atS) - Number(ms) / 1000 - begunS, value: Number(ms) }))
+    .filter(({ atS }) => atS < seconds); // It is late by a little with each.
 }
-
-/** Seconds that the machine's CPUs were busy since it booted. */
-function busySeconds(): number {
-  const [user, nice, system, , , irq, softirq] = readFileSync('/proc/stat', 'utf8')
-    .split('\n', 1)
-    .join()
-    .split(/\s+/)
-    .slice(1)
-    .map(Number);
-  const ticks = [user, nice, system, irq, softirq].reduce<number>((sum, value) => sum + (value ?? 0), 0);
-  return ticks / ticksPerSecond;
-}
-
-const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));

@@ -1,8 +1,10 @@
 /** Every way to limit that a kernel offers, on the pod's interface or an ifb beside it. The product's own ways are among them. */
 import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import { hasErrorCode } from '../src/core/error.ts';
-import { applyBandwidth, type Shaper } from '../src/datapath/shaper.ts';
+import { applyBandwidth, type Shaper, shapersBestFirst } from '../src/datapath/shaper.ts';
 import type { TestPair } from '../src/datapath/test-bed.ts';
+import { packageRoot } from '../src/kernel/package-root.ts';
 import { attachProgram } from './bandwidth-programs.ts';
 
 export type Direction = 'egress' | 'ingress';
@@ -14,8 +16,10 @@ interface Place {
 
 export interface Mechanism {
   readonly name: string;
-  /** As the product does it. */
-  readonly ours?: Shaper;
+  /** As the product does it, with the first of these that the kernel has. */
+  readonly ladder?: readonly Shaper[];
+  /** Debian's CNI plugin on a veth pair (bandwidth-plugin.ts). */
+  readonly plugin?: { readonly burstBits: (rateBps: number) => number };
   /** Arguments of tc, line by line. */
   readonly tc?: (place: Place) => readonly string[];
   /** On the device's egress before its qdisc, or in the way of what arrives. */
@@ -23,6 +27,8 @@ export interface Mechanism {
 }
 
 const frameBytes = 1514;
+/** What containerd passes as burst, internal/cri/server/sandbox_run.go: math.MaxUint32. */
+const containerdBurstBits = 0xffff_ffff;
 const leaves = 64;
 
 const bytesIn = (rateBps: number, ms: number, leastBytes: number): number =>
@@ -65,12 +71,16 @@ const hashedLeaves = (place: Place, parent: string, rateBps: number): string[] =
         `class add ${dev} parent 1:fff classid 1:${id} htb rate ${Math.ceil(rateBps / leaves)}bit ceil ${rateBps}bit ${size}`,
     ),
     ...ids.map((id) => `qdisc add ${dev} parent 1:${id} handle 1${id.padStart(2, '0')}: bfifo limit ${queue}`),
-    `filter add ${dev} parent 1: protocol all prio 1 bpf obj bpf/build/bench.bpf.o sec tc/flow_leaf`,
+    `filter add ${dev} parent 1: protocol all prio 1 bpf obj ${join(packageRoot(), 'bpf', 'build', 'bench.bpf.o')} sec tc/flow_leaf`,
   ];
 };
 
 export const mechanisms: readonly Mechanism[] = [
-  { name: 'none' },
+  { name: 'sluice', ladder: shapersBestFirst },
+  ...shapersBestFirst.map((shaper) => ({ name: `sluice ${shaper}`, ladder: [shaper] })),
+  { name: 'no limit' },
+  { name: 'bandwidth plugin', plugin: { burstBits: () => containerdBurstBits } },
+  { name: 'bandwidth plugin, 20 ms', plugin: { burstBits: (rateBps) => Math.max(rateBps / 50, 16 * frameBytes) } },
   { name: 'tbf, queue 25 ms + burst', tc: (place) => [tbf(place, oldQueue(place))] },
   { name: 'tbf, queue 10 ms', tc: (place) => [tbf(place, bytesIn(place.rateBps, 10, 131_072))] },
   { name: 'tbf split, queue 10 ms', tc: (place) => [tbf(place, bytesIn(place.rateBps, 10, 10 * frameBytes), split)] },
@@ -90,8 +100,6 @@ export const mechanisms: readonly Mechanism[] = [
   { name: 'htb + fq', tc: (place) => htb(place, 'fq') },
   { name: 'htb + cake', tc: (place) => htb(place, 'cake raw') },
   { name: 'htb 64 leaves', tc: (place) => hashedLeaves(place, 'root', place.rateBps) },
-  { name: 'ours: htb', ours: 'htb' },
-  { name: 'ours: htb+fq_codel', ours: 'htb+fq_codel' },
   { name: 'cake', tc: cake('') },
   { name: 'cake rtt 10ms', tc: cake('rtt 10ms') },
   { name: 'cake no-split-gso', tc: cake('no-split-gso') },
@@ -104,17 +112,23 @@ export const mechanisms: readonly Mechanism[] = [
   { name: 'police 1 s', program: { name: 'police', onIfb: false } },
 ];
 
+export function mechanismNamed(name: string): Mechanism {
+  const found = mechanisms.find((mechanism) => mechanism.name === name);
+  if (found === undefined) throw new RangeError(`no mechanism ${name}`);
+  return found;
+}
+
 function tcIn(netns: string, line: string): void {
   execFileSync('nsenter', [`--net=${netns}`, 'tc', ...line.trim().split(/\s+/)], { stdio: 'pipe' });
 }
 
 /** Limits what the pod sends or receives. False when the kernel has not got the mechanism. */
 export function install(pair: TestPair, mechanism: Mechanism, direction: Direction, rateBps: number): boolean {
-  if (mechanism.ours !== undefined) return applyOurs(pair, mechanism.ours, direction, rateBps);
+  if (mechanism.ladder !== undefined) return applyOurs(pair, mechanism.ladder, direction, rateBps);
   const onIfb = direction === 'ingress' && mechanism.program?.onIfb !== false;
   const device = onIfb ? 'ifb0' : 'eth0';
   try {
-    if (onIfb && mechanism.name !== 'none') {
+    if (onIfb && mechanism.name !== 'no limit') {
       pair.run('pod', 'ip', 'link', 'add', 'ifb0', 'type', 'ifb');
       pair.run('pod', 'ip', 'link', 'set', 'ifb0', 'up');
       tcIn(pair.pod, 'qdisc add dev eth0 clsact');
@@ -125,7 +139,7 @@ export function install(pair: TestPair, mechanism: Mechanism, direction: Directi
       const hook = direction === 'ingress' && !program.onIfb ? 'ingress' : 'egress';
       attachProgram({ netns: pair.pod, device, hook, program: program.name, rateBps });
     }
-    if (onIfb && mechanism.name !== 'none')
+    if (onIfb && mechanism.name !== 'no limit')
       tcIn(
         pair.pod,
         'filter add dev eth0 ingress protocol all prio 9 u32 match u32 0 0 action mirred egress redirect dev ifb0',
@@ -138,10 +152,10 @@ export function install(pair: TestPair, mechanism: Mechanism, direction: Directi
   }
 }
 
-function applyOurs(pair: TestPair, shaper: Shaper, direction: Direction, rateBps: number): boolean {
+function applyOurs(pair: TestPair, ladder: readonly Shaper[], direction: Direction, rateBps: number): boolean {
   const limit = direction === 'egress' ? { egressBps: rateBps } : { ingressBps: rateBps };
   try {
-    applyBandwidth({ netns: pair.pod, interfaceName: pair.interfaceName, ladder: [shaper], ...limit });
+    applyBandwidth({ netns: pair.pod, interfaceName: pair.interfaceName, ladder, ...limit });
     return true;
   } catch (error) {
     if (hasErrorCode(error, 'unsupported_kernel')) return false;

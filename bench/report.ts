@@ -17,7 +17,24 @@ export interface BenchRow {
 export interface Suite {
   readonly name: string;
   readonly describe: string;
-  run(options: { readonly quick: boolean; readonly log: (line: string) => void }): Promise<BenchRow[]>;
+  /** Beside --quick and --json: flags as commander takes them, and what each is for. */
+  readonly options?: readonly (readonly [flags: string, description: string, fallback?: string])[];
+  run(options: RunOptions): Promise<BenchRow[] | Report>;
+}
+
+export interface Report {
+  readonly rows: readonly BenchRow[];
+  /** For a person, instead of a line for each row. */
+  readonly text: string;
+  /** What could not be measured. */
+  readonly failures?: readonly string[];
+}
+
+export interface RunOptions {
+  readonly quick: boolean;
+  readonly log: (line: string) => void;
+  /** Of the suite's own options. */
+  readonly flags: Readonly<Record<string, string | undefined>>;
 }
 
 /** The p-th percentile (0 … 100) of the samples, by nearest rank. */
@@ -42,7 +59,11 @@ export function formatTable(rows: readonly BenchRow[]): string {
       `${format(row.min)}–${format(row.max)}`,
     ]),
   ];
-  const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...cells.map((line) => line[column]?.length ?? 0)));
+  return alignColumns(cells);
+}
+
+export function alignColumns(cells: readonly (readonly string[])[]): string {
+  const widths = (cells[0] ?? []).map((_, column) => Math.max(...cells.map((line) => line[column]?.length ?? 0)));
   return cells
     .map((line) =>
       line
