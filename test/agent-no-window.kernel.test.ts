@@ -10,12 +10,14 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { NetworkPolicySpec } from '../src/api/kubernetes.ts';
 import { ABI_VERSION, directions } from '../src/datapath/abi.ts';
 import { filterPrograms } from '../src/datapath/clsact-filters.ts';
+import { pods } from '../src/api/resources.ts';
+import { readBandwidth } from '../src/datapath/shaper.ts';
 import { endpointObjectPath } from '../src/datapath/programs.ts';
 import { address, type TestPair, TestStack, whyNoKernelTests } from '../src/datapath/test-bed.ts';
 import { BpfLink, BpfProgram, haveTcx, ProgramType, queryTcx, RtNetlink, withNetns } from '../src/kernel/index.ts';
 import { ensureBpffs, isOnBpffs, unmount } from '../src/kernel/mount.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
-import { AgentBed, node, randomPodIps, type RunningAgent, slowness, until } from './agent-bed.ts';
+import { AgentBed, namespace, node, randomPodIps, type RunningAgent, slowness, until } from './agent-bed.ts';
 import { framesOf, pause, Traffic, unheardDatagrams } from './traffic.ts';
 
 const allowedPort = 4711;
@@ -275,6 +277,45 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
       assert.equal(await bed.metric(agent, 'sluice_endpoint_repairs_total{problem="not_first"}'), 1);
     },
   );
+
+  it('hooks and limits that a process in the pod takes off are back at once, each time, counted and told', async (t) => {
+    const [agent, pair] = await policedPod({ attachMechanism: 'clsact' });
+    await bed.kube.patch(
+      pods,
+      { namespace, name: 'web' },
+      { type: 'merge', body: { metadata: { annotations: { 'kubernetes.io/egress-bandwidth': '1G' } } } },
+    );
+    const rate = (): number | undefined => readBandwidth({ netns: pair.pod, interfaceName: 'eth0' }).egressBps;
+    await until('the limit is there', () => rate() === 1e9);
+    const leaked = unheardDatagrams(pair.peer);
+    stack.use(await Traffic.start(pair.pod, 'udp-fire', address.peer4, deniedPort));
+    const passed: number[] = [];
+    for (const remove of [
+      'qdisc del dev eth0 clsact',
+      'filter del dev eth0 egress',
+      'qdisc del dev eth0 clsact',
+      'filter del dev eth0 egress pref 1',
+      'qdisc del dev eth0 root',
+    ]) {
+      await pause(100 + Math.random() * 900); // at any time between two looks
+      assert.equal(leaked(), 0);
+      let count = 0;
+      pair.run('pod', 'tc', ...remove.split(' '));
+      await until('all is back', () => {
+        const since = leaked();
+        count += since;
+        return since === 0 && rate() === 1e9 && pair.isCut('pod', address.peer4);
+      });
+      passed.push(count + leaked());
+    }
+    assert.ok((await bed.metric(agent, 'sluice_endpoint_repairs_total{problem="hook_missing"}')) >= 3);
+    assert.ok((await bed.metric(agent, 'sluice_endpoint_repairs_total{problem="bandwidth"}')) >= 1);
+    await until('it is told', async () =>
+      (await bed.eventsOf('web')).some((event) => /NetworkRepaired.*nothing is attached/.test(event)),
+    );
+    assert.ok(Math.min(...passed) < 500 && Math.max(...passed) < 4_000, passed.join());
+    t.diagnostic(`forbidden packets passed after each removal, one sent a millisecond: ${passed.join(', ')}`);
+  });
 
   it('pods that ran before are adopted without a restart, with no allowed packet lost', async () => {
     const pair = bed.pair('macvlan');

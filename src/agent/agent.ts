@@ -16,6 +16,7 @@ import type { PluginTable } from '../cni/invoke.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
+import type { AttachMechanism } from '../datapath/hooks.ts';
 import type { MapLimits } from '../datapath/maps.ts';
 import type { Settings } from '../ipam/settings.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
@@ -33,6 +34,7 @@ import { EndpointInspection } from './endpoint-inspection.ts';
 import { EndpointTable } from './endpoint-lifecycle.ts';
 import { EndpointStore } from './endpoint-store.ts';
 import { buildHealthServer, parseListenAddress } from './health.ts';
+import { HookWatch } from './hook-watch.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
 import { agentLimits, type AdoptionMode } from './limits.ts';
@@ -78,6 +80,8 @@ export interface AgentOptions {
   readonly endpointObjectPath?: string | undefined;
   /** Another version of the maps' layout; tests are another version of Sluice with it. */
   readonly abiVersion?: number | undefined;
+  /** Default: tcx where the kernel has it. */
+  readonly attachMechanism?: AttachMechanism | undefined;
   readonly log: Logger;
   readonly clock?: Clock | undefined;
 }
@@ -130,6 +134,7 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
     parts.cluster.start(ending.signal),
     parts.coordinator.start(ending.signal),
     parts.policy.start(ending.signal),
+    parts.hookWatch.start(ending.signal),
     ...parts.tasks.map((task) => task.start(ending.signal)),
   ];
   undo.push(async () => {
@@ -159,6 +164,7 @@ interface Parts {
   readonly coordinator: CoordinatorSource;
   readonly policy: PolicyReconciler;
   readonly inspection: EndpointInspection;
+  readonly hookWatch: HookWatch;
   readonly events: EventRecorder;
   readonly tasks: readonly PeriodicTask[];
   readonly health: FastifyInstance;
@@ -193,6 +199,11 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
   const endpoints = new EndpointTable({ store, cluster, policy, bandwidth, datapath, clock, log });
   const adoption = podAdoption(options, common, endpoints);
   const inspection = endpointInspection({ ...common, endpoints, policy, bandwidth, datapath, adoption });
+  const hookWatch = new HookWatch({
+    ...{ monitor: kernel.changes, clock, log },
+    records: () => store.list(),
+    look: (record) => inspection.look(record),
+  });
   const tasks = periodicTasks({ inspection, adoption, bandwidth, clock, log });
   cluster.onChange(() => {
     policy.markDirty();
@@ -211,7 +222,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     registry: metrics.registry,
   });
   return {
-    ...{ cluster, coordinator, policy, inspection, events, api: tools.api },
+    ...{ cluster, coordinator, policy, inspection, hookWatch, events, api: tools.api },
     tasks: [...Object.values(tasks), ...tools.tasks],
     health: buildHealthServer({
       liveness: () => ({ agent: [] }),
@@ -226,7 +237,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
       ...{ client, cluster, coordinator, endpoints, events, store, clock },
       metrics: new IpamMetrics(metrics.registry),
     }),
-    onAnswered: answeredObserver(log, metrics),
+    onAnswered: answeredObserver(log, metrics, hookWatch),
   };
 }
 
@@ -377,8 +388,9 @@ function once(act: () => void): () => void {
   };
 }
 
-function answeredObserver(log: Logger, metrics: AgentMetrics): OnAnswered {
+function answeredObserver(log: Logger, metrics: AgentMetrics, hookWatch: HookWatch): OnAnswered {
   return (wire, { request, error }, durationMs) => {
+    hookWatch.follow();
     const command = wire.environment['CNI_COMMAND'] ?? '';
     const labels = { plugin: wire.plugin, command: request?.command ?? 'other' };
     metrics.cniOperations.inc({ ...labels, code: error?.code ?? 0 });

@@ -1,6 +1,7 @@
 /**
- * Compares records, namespaces and kernel, and puts back what is not as it should be. Three depths:
+ * Compares records, namespaces and kernel, and puts back what is not as it should be. Four depths:
  *
+ *   look, when told          of one endpoint, whose namespace the kernel told of (hook-watch.ts): hooks, pins, limits
  *   sweep, every second      are hooks and pins as they were? about 0.1 ms for each endpoint; and limits, in turns
  *   inspect, every 10 s      everything: hooks, policy, limits, what nobody knows
  *   inspect, at start        the same before the API answers: adoption of what an earlier agent left
@@ -70,6 +71,13 @@ export class EndpointInspection {
     await this.#eachInTurn(this.#deps.bandwidth.turn(), signal, (record) => {
       if (!this.#failed.has(record.endpointId) && !this.#limitsLookSound(record)) this.#inspectSafely(record);
     });
+  }
+
+  /** The kernel told of a change in the endpoint's network namespace. */
+  look({ containerId, ifName }: EndpointRecord): void {
+    const record = this.#deps.store.get(containerId, ifName);
+    if (record === undefined || this.#failed.has(record.endpointId)) return;
+    if (!this.#looksSound(record) || !this.#limitsLookSound(record)) this.#inspectSafely(record);
   }
 
   async #eachInTurn(

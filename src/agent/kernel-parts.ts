@@ -5,15 +5,18 @@ import { SluiceError } from '../core/error.ts';
 import { formatPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { Datapath } from '../datapath/datapath.ts';
+import type { AttachMechanism } from '../datapath/hooks.ts';
 import type { MapLimits } from '../datapath/maps.ts';
 import { applyBandwidth, readBandwidth } from '../datapath/shaper.ts';
 import { MIN_RATE_BPS } from '../datapath/shaper-sizes.ts';
 import { probeShapers } from '../datapath/shaper-support.ts';
+import { TcMonitor } from '../kernel/index.ts';
 import { ensureBpffs, isOnBpffs } from '../kernel/mount.ts';
 import type { IdentityId } from '../policy/identity.ts';
 import type { KernelView } from './api/sources.ts';
 import type { Shaper } from './bandwidth-reconciler.ts';
 import type { EndpointHooks } from './endpoint-datapath.ts';
+import type { ChangeMonitor } from './hook-watch.ts';
 import type { DropCounter } from './metrics.ts';
 import type { PolicyMaps } from './policy-reconciler.ts';
 import { ProgramPreparation } from './program-preparation.ts';
@@ -26,6 +29,8 @@ export interface KernelParts extends Disposable {
   readonly shaper: Shaper;
   /** Sentences: what bandwidth limits cannot do on this kernel. */
   readonly shapingShortfalls: readonly string[];
+  /** Tells of qdiscs and filters that change in namespaces of pods. */
+  readonly changes: ChangeMonitor;
   /** To look at, for the agent's API. */
   readonly view: KernelView;
   counters(): readonly DropCounter[];
@@ -39,6 +44,8 @@ export interface KernelOptions {
   readonly endpointObjectPath?: string | undefined;
   /** Default: the layout of this version. */
   readonly abiVersion?: number | undefined;
+  /** Default: tcx where the kernel has it. */
+  readonly attachMechanism?: AttachMechanism | undefined;
   readonly log: Logger;
 }
 
@@ -52,8 +59,10 @@ export function mountBpffs(bpffsDir: string): void {
 
 export function openKernelParts(options: KernelOptions): KernelParts {
   const { bpffsDir, mapSizes = {}, endpointObjectPath: objectPath, abiVersion, log } = options;
+  const mechanism = options.attachMechanism;
   mountBpffs(bpffsDir);
-  const datapath = Datapath.open({ bpffsDir, log, limits: mapSizes, objectPath, abiVersion });
+  const datapath = Datapath.open({ bpffsDir, log, limits: mapSizes, objectPath, abiVersion, mechanism });
+  const changes = TcMonitor.open();
   const preparation = new ProgramPreparation({ prepare: (count) => datapath.prepare(count), log });
   preparation.start();
   return {
@@ -61,9 +70,11 @@ export function openKernelParts(options: KernelOptions): KernelParts {
     policyMaps: policyMapsOf(datapath),
     shaper: { apply: applyRates, read: readBandwidth },
     shapingShortfalls: probeShortfalls(log),
+    changes,
     view: viewOf(datapath),
     counters: () => datapath.counters(),
     [Symbol.dispose]: () => {
+      changes[Symbol.dispose]();
       preparation[Symbol.dispose]();
       datapath.close();
     },

@@ -20,6 +20,8 @@ export const agentLimits = {
   policyMaxIntervalMs: 60_000,
   /** Hooks and namespaces of every endpoint get a cheap look this often: how long a removed hook may stay removed. */
   hookCheckMs: 1_000,
+  /** Pause after a change of qdiscs or filters that the kernel told of: a pod that makes many must not keep the agent busy. */
+  hookReactionPauseMs: 20,
   /** Limited endpoints whose qdiscs get that look too, in turns: about a millisecond each. */
   limitsPerSweep: 20,
   /** Everything of every endpoint is inspected this often, limits and policy included. */

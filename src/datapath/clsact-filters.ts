@@ -1,6 +1,6 @@
 /**
  * Where the kernel has no tcx (before 6.6): cls_bpf filters on clsact. Whoever has CAP_NET_ADMIN in the pod can remove
- * them or put another before them; the agent looks every second and puts them back.
+ * them or put another before them; the kernel tells the agent, which puts them back.
  */
 import { type BpfProgram, Errno, isErrno, type Netns, RtNetlink, tcHandle } from '../kernel/index.ts';
 import type { Filter } from '../kernel/netlink/filter.ts';

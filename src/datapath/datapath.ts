@@ -45,7 +45,7 @@ export interface DatapathOptions {
   readonly log?: Logger;
   readonly limits?: MapLimits;
   /** Default: tcx where the kernel has it. */
-  readonly mechanism?: AttachMechanism;
+  readonly mechanism?: AttachMechanism | undefined;
   /** Default: the object that comes with this version. */
   readonly objectPath?: string | undefined;
   /** Default: the layout of this version. Tests are another version with it. */

@@ -38,6 +38,8 @@ const foreign = {
   getsockopt: checked(libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)')),
   send: checked(libc.func('long send(int fd, void *bytes, size_t length, int flags)')),
   recv: checked(libc.func('long recv(int fd, void *bytes, size_t length, int flags)')),
+  recvmsg: checked(libc.func('long recvmsg(int fd, void *message, int flags)')),
+  eventfd: checked(libc.func('int eventfd(uint value, int flags)')),
   poll: checked(libc.func('int poll(void *fds, ulong count, int timeoutMs)')),
   fcntl: checked(libc.func('int fcntl(int fd, int command, int argument)')),
   ioctl: checked(libc.func('int ioctl(int fd, ulong request, void *argument)')),
@@ -48,6 +50,9 @@ const foreign = {
   getpagesize: libc.func('int getpagesize()') as Foreign,
   munmap: checked(libc.func('int munmap(void *address, size_t length)')),
 };
+
+/** Runs on a thread of libuv's pool, which it occupies meanwhile. */
+const pollOnPool = libc.func('int poll(void *fds, ulong count, int timeoutMs)').async as (...args: unknown[]) => void;
 
 /** `SYS_bpf` per architecture; the number is the only thing that differs between the two we support. */
 const SYS_BPF: Readonly<Record<string, number>> = { x64: 321, arm64: 280 };
@@ -132,6 +137,8 @@ export function recv(fd: number, bytes: Uint8Array, flags: number): number {
   return foreign.recv(fd, bytes, bytes.byteLength, flags);
 }
 
+const POLLIN = 1;
+
 /** poll(2) on one descriptor; returns its `revents` (0 on timeout) or -errno. */
 export function pollOne(fd: number, events: number, timeoutMs: number): number {
   const pollfd = new DataView(new ArrayBuffer(8));
@@ -139,6 +146,42 @@ export function pollOne(fd: number, events: number, timeoutMs: number): number {
   pollfd.setInt16(4, events, true);
   const rc = foreign.poll(new Uint8Array(pollfd.buffer), 1, timeoutMs);
   return rc <= 0 ? rc : pollfd.getInt16(6, true);
+}
+
+/**
+ * Waits until one of the descriptors can be read, off the calling thread: at most `timeoutMs`, since the process cannot end
+ * before. Errors are those of the calls that follow.
+ */
+export function pollReadable(fds: readonly number[], timeoutMs: number): Promise<void> {
+  const pollfds = new DataView(new ArrayBuffer(8 * fds.length));
+  for (const [i, fd] of fds.entries()) {
+    pollfds.setInt32(8 * i, fd, true);
+    pollfds.setInt16(8 * i + 4, POLLIN, true);
+  }
+  const bytes = new Uint8Array(pollfds.buffer);
+  // The closure keeps the memory until the kernel is done with it.
+  return new Promise((resolve) => pollOnPool(bytes, fds.length, timeoutMs, () => resolve(void bytes)));
+}
+
+/** recvmsg(2): fills `bytes` and `control`; -errno on failure. */
+export function recvmsg(
+  fd: number,
+  bytes: Uint8Array,
+  control: Uint8Array,
+  flags: number,
+): number | { readonly length: number; readonly controlLength: number } {
+  const iov = new BigUint64Array([addressOf(bytes), BigInt(bytes.byteLength)]);
+  // struct msghdr: name, its length, iov, their number, control, its length, flags.
+  const message = new BigUint64Array([
+    ...[0n, 0n, addressOf(new Uint8Array(iov.buffer)), 1n],
+    ...[addressOf(control), BigInt(control.byteLength), 0n],
+  ]);
+  const length = foreign.recvmsg(fd, message, flags);
+  return length < 0 ? length : { length, controlLength: Number(message[5]) };
+}
+
+export function eventfd(flags: number): number {
+  return foreign.eventfd(0, flags);
 }
 
 export function fcntl(fd: number, command: number, argument: number): number {

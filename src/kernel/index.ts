@@ -20,4 +20,5 @@ export {
   withNewNetns,
 } from './netns.ts';
 export { RtNetlink } from './netlink/rtnetlink.ts';
+export { TcMonitor } from './netlink/tc-monitor.ts';
 export { tcHandle, tcMakeHandle } from './netlink/qdisc.ts';

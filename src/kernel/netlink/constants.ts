@@ -38,6 +38,7 @@ export const Rtm = {
   newFilter: 44,
   delFilter: 45,
   getFilter: 46,
+  newNsid: 88,
   getNsid: 90,
 } as const;
 

@@ -12,6 +12,12 @@ export function encodeNsidQuery(netnsFd: number): Uint8Array {
   return header.u32Attribute(NETNSA_FD, netnsFd).finish();
 }
 
+/** Gives it the lowest free number. */
+export function encodeNsidAssignment(netnsFd: number): Uint8Array {
+  const header = new MessageWriter().u8(AddressFamily.unspecified).u8(0).u8(0).u8(0);
+  return header.u32Attribute(NETNSA_FD, netnsFd).u32Attribute(NETNSA_NSID, NETNSA_NSID_NOT_ASSIGNED).finish();
+}
+
 /** Undefined when no link of the namespace ever had an end in the other one. */
 export function decodeNsid(message: NetlinkMessage): number | undefined {
   const reader = new MessageReader(message.body);

@@ -36,7 +36,7 @@ import {
   type Neighbour,
   type NeighbourSpec,
 } from './neighbour.ts';
-import { decodeNsid, encodeNsidQuery } from './nsid.ts';
+import { decodeNsid, encodeNsidAssignment, encodeNsidQuery } from './nsid.ts';
 import {
   decodeHtbClass,
   decodeQdisc,
@@ -147,6 +147,14 @@ export class RtNetlink implements Disposable {
     const request = { type: Rtm.getNsid, flags: 0, body, operation: 'number', object: `netns ${netns.path}` };
     const message = this.#conn.get(request, []);
     return message && decodeNsid(message);
+  }
+
+  /** The same, and a number if it had none; the kernel forgets it with the namespace. */
+  numberNetns(netns: Netns): number | undefined {
+    const known = this.netnsId(netns);
+    if (known !== undefined) return known;
+    this.#execute(Rtm.newNsid, 0, encodeNsidAssignment(netns.fd), 'number', `netns ${netns.path}`);
+    return this.netnsId(netns);
   }
 
   // addresses
