@@ -221,9 +221,13 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     endpoints: () => store.list(),
     registry: metrics.registry,
   });
+  const { plugins, spiderApi, staleRecords } = pluginTable(options, {
+    ...{ client, cluster, coordinator, endpoints, events, store, clock },
+    metrics: new IpamMetrics(metrics.registry),
+  });
   return {
-    ...{ cluster, coordinator, policy, inspection, hookWatch, events, api: tools.api },
-    tasks: [...Object.values(tasks), ...tools.tasks],
+    ...{ cluster, coordinator, policy, inspection, hookWatch, events, plugins, spiderApi, api: tools.api },
+    tasks: [...Object.values(tasks), ...tools.tasks, staleRecords],
     health: buildHealthServer({
       liveness: () => ({ agent: [] }),
       readiness: () => ({
@@ -232,10 +236,6 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
         policy: policy.problems(),
       }),
       metrics: metrics.registry,
-    }),
-    ...pluginTable(options, {
-      ...{ client, cluster, coordinator, endpoints, events, store, clock },
-      metrics: new IpamMetrics(metrics.registry),
     }),
     onAnswered: answeredObserver(log, metrics, hookWatch),
   };

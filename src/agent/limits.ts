@@ -28,6 +28,8 @@ export const agentLimits = {
   endpointCheckMs: 10_000,
   /** Pods without a record are looked for this often. */
   adoptionCheckMs: 5_000,
+  /** Records of running pods are compared with what the pods have this often. */
+  staleRecordCheckMs: 60_000,
   /** Longest pause between two tries to adopt the same pod. */
   adoptionMaxPauseMs: 300_000,
   /** Distinct label sets, port lists and names that pods share in memory; beyond it they are collected anew. */

@@ -4,6 +4,7 @@ import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import { createIfacerPlugin } from '../cni/ifacer.ts';
 import type { PluginTable } from '../cni/invoke.ts';
 import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
+import { StaleRecords } from '../cni/ipam-stale.ts';
 import { IpamState } from '../cni/ipam-state.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { createSluicePlugin } from '../cni/sluice.ts';
@@ -18,7 +19,9 @@ import type { EndpointTable } from './endpoint-lifecycle.ts';
 import type { EndpointStore } from './endpoint-store.ts';
 import type { IpamMetrics } from './ipam-metrics.ts';
 import { ipamSettings } from './ipam-settings.ts';
-import { warnPod } from './object-events.ts';
+import { agentLimits } from './limits.ts';
+import { recordOnPod, warnPod } from './object-events.ts';
+import { PeriodicTask } from './periodic-task.ts';
 import { buildSpiderApi } from './spider-api.ts';
 
 export type PluginOptions = Pick<
@@ -37,11 +40,17 @@ export interface PluginParts {
   readonly clock: Clock;
 }
 
-/** The plugins by the names that the shim is installed under, and Spiderpool's socket, which shares their state. */
-export function pluginTable(
-  options: PluginOptions,
-  parts: PluginParts,
-): { readonly plugins: PluginTable; readonly spiderApi: FastifyInstance } {
+export interface ServedPlugins {
+  /** By the names that the shim is installed under. */
+  readonly plugins: PluginTable;
+  /** Spiderpool's socket. */
+  readonly spiderApi: FastifyInstance;
+  /** Returns what running pods have on record and do not use. */
+  readonly staleRecords: PeriodicTask;
+}
+
+/** All of them share one state. */
+export function pluginTable(options: PluginOptions, parts: PluginParts): ServedPlugins {
   const { log, nodeName, attachmentNamespace, clusterNetwork } = options;
   const settings = options.settings ?? readSettings(undefined).settings;
   const { client, cluster, coordinator, endpoints, events, metrics, store, clock } = parts;
@@ -93,5 +102,23 @@ export function pluginTable(
     }),
     ifacer: createIfacerPlugin({ log }),
   };
-  return { plugins, spiderApi };
+  return { plugins, spiderApi, staleRecords: staleRecordTask(state, parts, options, settings.gcEnabled) };
+}
+
+function staleRecordTask(
+  state: IpamState,
+  { events, clock }: PluginParts,
+  { log }: PluginOptions,
+  isOn: boolean,
+): PeriodicTask {
+  const stale = new StaleRecords(state, ({ pool, address, pod }) => {
+    const message = `${address} went back to SpiderIPPool ${pool}: the pod had it on record and does not use it`;
+    recordOnPod(events, 'Normal', pod, 'StaleAddressReturned', message);
+  });
+  return new PeriodicTask({
+    ...{ name: 'stale addresses', intervalMs: agentLimits.staleRecordCheckMs, clock, log },
+    run: async (signal) => {
+      if (isOn) await stale.collect(signal);
+    },
+  });
 }

@@ -89,13 +89,6 @@ function isEqual(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 
-/** Whether the endpoint says that the pod's interface has the address. */
-export function listsAddress(endpoint: SpiderEndpoint | undefined, podUid: string, nic: string, text: string): boolean {
-  if (endpoint?.status?.current.uid !== podUid) return false;
-  const entry = endpoint.status.current.ips.find((other) => other.interface === nic);
-  return [entry?.ipv4, entry?.ipv6].some((address) => address?.split('/')[0] === text);
-}
-
 function contended({ namespace, name }: EndpointOwner, cause: unknown): SluiceError {
   return new SluiceError({
     code: 'ipam_conflict',

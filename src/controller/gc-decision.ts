@@ -50,7 +50,7 @@ export function decideRecord(facts: GcFacts, flags: GcFlags): GcDecision {
   const isRunningWithoutIps = pod.status?.phase === 'Running' && (pod.status.podIPs ?? []).length === 0;
   if (isRunningWithoutIps && flags.runningWithoutIps && isWanted === undefined)
     return release('the pod runs and has no address');
-  // Which of its records are stale is for the agent of its node to find out: it knows what is being added just now.
+  // Which of its records are stale the agent of its node finds out (src/cni/ipam-stale.ts): it knows what is being added just now.
   return keep('the pod lives');
 }
 
