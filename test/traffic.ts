@@ -15,6 +15,9 @@ export interface TrafficCount {
 
 export type TrafficMode = 'echo' | 'udp-ask' | 'udp-fire' | 'tcp-stream';
 
+/** Under emulation even the start of a process takes its time. */
+const patienceMs = process.env['SLUICE_VM'] === '1' ? 600_000 : 60_000;
+
 export class Traffic implements Disposable {
   readonly #child: ChildProcess;
   #output = '';
@@ -40,7 +43,7 @@ export class Traffic implements Disposable {
     return new Traffic(spawn('nice', args, { stdio: ['pipe', 'pipe', 'inherit'] }));
   }
 
-  async ready(timeoutMs = 60_000): Promise<void> {
+  async ready(timeoutMs = patienceMs): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     while (!this.#output.startsWith('ready')) {
       if (this.#child.exitCode !== null) throw new Error('the traffic process ended');
