@@ -1,9 +1,13 @@
 /** What changes how a real agent judges: enforcement modes, audit mode, an ipcache without room. Asked of packets. */
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { type EnforcementMode, policyAuditAnnotation } from '../src/api/agent-api.ts';
 import type { NetworkPolicySpec } from '../src/api/kubernetes.ts';
 import { namespaces } from '../src/api/resources.ts';
+import { unixAgent } from '../src/cli/agent-client.ts';
+import { nodeInfoOf } from '../src/cli/agents.ts';
+import { renderStatus } from '../src/cli/render.ts';
 import { address, type TestPair, TestStack, whyNoKernelTests } from '../src/datapath/test-bed.ts';
 import { AgentBed, namespace, node, type RunningAgent, until } from './agent-bed.ts';
 import { pause, Traffic, unheardDatagrams } from './traffic.ts';
@@ -151,6 +155,13 @@ describe('the agent’s modes', { skip: whyNoKernelTests() ?? false }, () => {
     assert.equal(used, 29, 'and a sixteenth for prefixes');
     assert.ok((await bed.metric(agent, 'sluice_addresses_left_out')) > 2);
 
+    const statusOf = async (): Promise<string> =>
+      renderStatus([await nodeInfoOf(unixAgent(node, join(bed.dir, 'agent.sock')))]);
+    assert.match(
+      await statusOf(),
+      /has problems\n\n! node1: \d+ are left out: .*raise --map-size ipcache=N and restart/,
+    );
+
     const except = Array.from({ length: 32 }, (_, i) => `10.0.${i + 1}.0/24`);
     const blocks = [{ to: [{ ipBlock: { cidr: '10.0.0.0/8', except } }] }];
     await bed.createPolicy('blocks', { ...nowhere, egress: blocks });
@@ -171,6 +182,7 @@ describe('the agent’s modes', { skip: whyNoKernelTests() ?? false }, () => {
     await until('the address gets the room', () => !pair.isCut('pod', late4) && !pair.isCut('pod', late6));
     assert.equal(await bed.metric(roomier, 'sluice_map_entries_max{map="ipcache"}'), 127);
     assert.equal(await bed.metric(roomier, 'sluice_addresses_left_out'), 0);
+    assert.match(await statusOf(), /ready$/);
     const { lost, errors } = await asking.stop();
     assert.deepEqual([lost, errors], [0, 0], 'the remedy costs no packet');
   });

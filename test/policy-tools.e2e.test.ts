@@ -11,6 +11,7 @@ import type {
   EndpointSummary,
   ExplainAnswer,
   FlowEvent,
+  NodeInfo,
   PreviewAnswer,
 } from '../src/api/agent-api.ts';
 import type { NetworkPolicy, Pod } from '../src/api/kubernetes.ts';
@@ -149,7 +150,13 @@ describe('the operator’s commands, in a lab', () => {
     }
   });
 
-  it('endpoint list merges the nodes', async () => {
+  it('status and endpoint list merge the nodes', async () => {
+    const nodes = await json<NodeInfo[]>('status');
+    const states = nodes.map(({ node, synced, problems }) => [node, synced, problems]);
+    assert.deepEqual(
+      states,
+      ['node1', 'node2'].map((node) => [node, true, []]),
+    );
     const endpoints = await json<EndpointSummary[]>('endpoint', 'list');
     const found = endpoints.map(({ node, pod, isolated }) => [node, pod.name, isolated.ingress]);
     assert.deepEqual(found.sort(), [

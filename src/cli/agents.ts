@@ -2,9 +2,10 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { NodeInfo } from '../api/agent-api.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
 import type { LabState } from '../lab/lifecycle/state.ts';
-import { unixAgent, type AgentTransport } from './agent-client.ts';
+import { askAgent, unixAgent, type AgentTransport } from './agent-client.ts';
 import { defaultLabDir } from './lab-dir.ts';
 
 export interface TargetFlags {
@@ -66,4 +67,18 @@ export async function askAll<T>(
   if (answers.length === 0) throw errors.find((error) => hasErrorCode(error, 'not_found')) ?? errors[0];
   for (const error of errors) if (!hasErrorCode(error, 'not_found')) onFailure(error);
   return answers;
+}
+
+export function nodeInfoOf(agent: AgentTransport): Promise<NodeInfo> {
+  return askAgent(agent, { path: '/v1/node' });
+}
+
+/** On standard error, beside an answer that is about the kernel: why it may not be as the API objects say. */
+export async function tellProblems(agents: readonly AgentTransport[]): Promise<void> {
+  // Who does not answer was told of with the answer itself.
+  for (const asked of await Promise.allSettled(agents.map(nodeInfoOf))) {
+    if (asked.status === 'rejected') continue;
+    const { node, problems } = asked.value;
+    for (const problem of problems) process.stderr.write(`sluice: ${node} may lag behind: ${problem}\n`);
+  }
 }

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { EndpointDetail, EndpointSummary } from '../api/agent-api.ts';
 import { askAgent } from './agent-client.ts';
-import { askAll, findAgents, withTarget, type TargetFlags } from './agents.ts';
+import { askAll, findAgents, tellProblems, withTarget, type TargetFlags } from './agents.ts';
 import { podPath, print, printJson, warn } from './output.ts';
 import { renderEndpoint, renderEndpoints } from './render.ts';
 
@@ -31,6 +31,7 @@ async function list(flags: TargetFlags): Promise<void> {
   const endpoints = (await askAll(agents, ask, warn)).flat();
   if (flags.json) printJson(endpoints);
   else print(renderEndpoints(endpoints));
+  await tellProblems(agents);
 }
 
 async function get(pod: string, flags: TargetFlags & { readonly namespace: string }): Promise<void> {
@@ -40,4 +41,5 @@ async function get(pod: string, flags: TargetFlags & { readonly namespace: strin
   const found = (await askAll(agents, (agent) => askAgent<EndpointDetail[]>(agent, { path }), warn)).flat();
   if (flags.json) printJson(found);
   else print(found.map(renderEndpoint).join('\n\n'));
+  await tellProblems(agents);
 }

@@ -12,7 +12,7 @@ import { SluiceError } from '../core/error.ts';
 import { parsePortQuery } from '../policy/judge.ts';
 import { isNetworkPolicy } from '../policy/lint-world.ts';
 import { askAgent, type AgentTransport } from './agent-client.ts';
-import { askAll, findAgents, withTarget, type TargetFlags } from './agents.ts';
+import { askAll, findAgents, tellProblems, withTarget, type TargetFlags } from './agents.ts';
 import { examples } from './endpoint.ts';
 import { podPath, print, printJson, warn } from './output.ts';
 import { renderExplain, renderPolicy } from './render.ts';
@@ -73,6 +73,7 @@ async function get(pod: string, flags: TargetFlags & { readonly namespace: strin
   const found = (await askAll(agents, (agent) => askAgent<EndpointPolicyInfo[]>(agent, { path }), warn)).flat();
   if (flags.json) printJson(found);
   else print(found.map(renderPolicy).join('\n\n'));
+  await tellProblems(agents);
 }
 
 interface ExplainFlags extends TargetFlags {

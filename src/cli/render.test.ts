@@ -8,7 +8,7 @@ import { packageRoot } from '../kernel/package-root.ts';
 import { lintCodes, lintPolicies } from '../policy/lint.ts';
 import { parseManifests } from './manifest-files.ts';
 import { mergeExplanations, mergePreviews } from './policy.ts';
-import { renderEvent, renderExplain, table } from './render.ts';
+import { renderEvent, renderExplain, renderStatus, table } from './render.ts';
 import { renderGc } from './render-ipam.ts';
 import { renderCheck, renderPreview } from './render-preview.ts';
 
@@ -50,6 +50,19 @@ describe('rendering', () => {
     assert.match(text, /^waiting until 2026-01-01T00:00:30\.000Z +10\.0\.0\.2 /m);
     assert.match(text, /1 addresses given back, 1 wait for their time$/);
     assert.match(renderGc({ dryRun: true, records: [] }), /^0 addresses would be given back, 0 wait/);
+  });
+
+  it('tells the state of each node, and its problems', () => {
+    const node = { node: 'node1', policyEnforcement: 'default' as const, synced: true, problems: [] };
+    const text = renderStatus([
+      node,
+      { ...node, node: 'node2', problems: ['no room (raise it)'] },
+      { ...node, node: 'node3', policyEnforcement: 'always', synced: false },
+    ]);
+    assert.match(text, /^node1 +default +ready$/m);
+    assert.match(text, /^node2 +default +has problems$/m);
+    assert.match(text, /^node3 +always +waits for the API\n\n! node2: no room \(raise it\)$/m);
+    assert.doesNotMatch(renderStatus([node]), /!/);
   });
 
   it('aligns columns by their widest cell', () => {

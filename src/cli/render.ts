@@ -6,6 +6,7 @@ import type {
   EndpointSummary,
   ExplainAnswer,
   FlowEvent,
+  NodeInfo,
   Party,
   PolicyDirection,
 } from '../api/agent-api.ts';
@@ -24,6 +25,16 @@ export function table(header: readonly string[], rows: readonly (readonly string
         .trimEnd(),
     )
     .join('\n');
+}
+
+export function renderStatus(nodes: readonly NodeInfo[]): string {
+  const stateOf = ({ synced, problems }: NodeInfo): string => {
+    if (!synced) return 'waits for the API';
+    return problems.length === 0 ? 'ready' : 'has problems';
+  };
+  const rows = nodes.map((one) => [one.node, one.policyEnforcement, stateOf(one)]);
+  const problems = nodes.flatMap(({ node, problems: told }) => told.map((problem) => `! ${node}: ${problem}`));
+  return [table(['NODE', 'ENFORCEMENT', 'STATE'], rows), ...(problems.length > 0 ? ['', ...problems] : [])].join('\n');
 }
 
 export function renderEndpoints(endpoints: readonly EndpointSummary[]): string {

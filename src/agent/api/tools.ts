@@ -23,7 +23,7 @@ import type { ClusterSource, KernelView } from './sources.ts';
 export interface AgentToolsDeps {
   readonly nodeName: string;
   readonly enforcement: EnforcementMode;
-  readonly cluster: ClusterSource & { onChange(listener: () => void): void };
+  readonly cluster: ClusterSource & { onChange(listener: () => void): void; unavailable(): readonly string[] };
   readonly kernel: KernelView;
   readonly shaping: Pick<BandwidthView, 'read' | 'shortfalls'>;
   readonly endpoints: () => readonly EndpointRecord[];
@@ -69,7 +69,7 @@ export function createAgentTools(deps: AgentToolsDeps): AgentTools {
   };
   registerBandwidthMetrics(deps.registry, { usage: () => bandwidthUsage(endpoints(), bandwidth) });
   const common = { clock, log };
-  const problems = (): readonly string[] => policy.problems();
+  const problems = (): readonly string[] => [...cluster.unavailable(), ...policy.problems()];
   return {
     api: buildAgentApi({
       ...{ nodeName, enforcement, cluster, kernel, endpoints, parties, rules, drops, audited, problems },
