@@ -17,7 +17,7 @@ interface PodFlags extends TargetFlags {
 export function registerBandwidthCommands(program: Command): void {
   const bandwidth = program.command('bandwidth').description('bandwidth limits of pods: what is in force and used');
   withPod(bandwidth.command('list'))
-    .description('every limit: who asked for it, how it is made, its rate now, drops and backlog')
+    .description('every limit: who asked for it, how it is made, its rate now, drops since it was made, what waits')
     .option('--sample <seconds>', 'how long the rate is measured; 0: not at all', parseSeconds, 1)
     .addHelpText(
       'after',

@@ -18,13 +18,17 @@ describe('bandwidth commands', () => {
   it('list shows limit, source, mechanism, rate, drops and backlog, and what the kernel cannot do', () => {
     const limits = [base, { ...lost, direction: 'ingress' as const, source: 'namespace-annotation' as const }];
     assert.equal(
-      renderBandwidths([{ node: 'node1', shortfalls: ['no ifb'], limits, unlimited: 3 }]),
+      renderBandwidths([
+        { node: 'node1', shortfalls: ['no ifb'], limits, unlimited: 3 },
+        { node: 'node2', shortfalls: ['no ifb', 'no flow queues'], limits: [], unlimited: 0 },
+      ]),
       [
-        'NODE   POD       INTERFACE  DIRECTION  LIMIT       SOURCE     MECHANISM          RATE       DROPS  BACKLOG',
-        'node1  demo/web  eth0       egress     100 Mbit/s  pod        tbf+fq_codel       95 Mbit/s  12     2 KiB',
-        'node1  demo/web  eth0       ingress    100 Mbit/s  namespace  not in the kernel  -          -      -',
+        'NODE   POD       INTERFACE  DIRECTION  LIMIT       SOURCE                MECHANISM          RATE       DROPS  BACKLOG',
+        'node1  demo/web  eth0       egress     100 Mbit/s  pod annotation        tbf+fq_codel       95 Mbit/s  12     2 KiB (0.164 ms)',
+        'node1  demo/web  eth0       ingress    100 Mbit/s  namespace annotation  not in the kernel  -          -      -',
         '3 interfaces without a limit',
-        '! node1: no ifb',
+        '! node1, node2: no ifb',
+        '! node2: no flow queues',
       ].join('\n'),
     );
     assert.equal(renderBandwidths([{ node: 'node1', shortfalls: [], limits: [], unlimited: 0 }]), 'no limits');
@@ -45,7 +49,10 @@ describe('bandwidth commands', () => {
     );
     const [first] = topLines([other, base], before, 2000, 'drops');
     assert.equal(first?.dropsPerSecond, 200);
-    assert.match(renderTop(topLines([base], [], 2000, 'share')), /95 Mbit\/s +100 Mbit\/s +95 % +0 +2 KiB/);
+    assert.match(
+      renderTop(topLines([base], [], 2000, 'share')),
+      /95 Mbit\/s +100 Mbit\/s +95 % +0 +2 KiB \(0\.164 ms\)/,
+    );
   });
 
   it('names rates as people do', () => {
@@ -59,7 +66,7 @@ describe('bandwidth commands', () => {
       '1.23 Gbit/s',
       '1 Pbit/s',
     ]);
-    assert.equal(bandwidthLine([base]), 'egress 100 Mbit/s (tbf+fq_codel, from pod)');
+    assert.equal(bandwidthLine([base]), 'egress 100 Mbit/s (tbf+fq_codel, from pod annotation)');
     assert.equal(bandwidthLine([]), 'no limit');
   });
 });

@@ -3,10 +3,10 @@ import type { BandwidthAnswer, BandwidthInfo, BandwidthSource } from '../api/age
 import { table } from './render.ts';
 
 const sourceTexts: Readonly<Record<BandwidthSource, string>> = {
-  'pod-annotation': 'pod',
+  'pod-annotation': 'pod annotation',
   'network-selection': 'network selection',
   runtime: 'runtime',
-  'namespace-annotation': 'namespace',
+  'namespace-annotation': 'namespace annotation',
 };
 
 const missing = 'not in the kernel';
@@ -18,7 +18,7 @@ export function renderBandwidths(answers: readonly BandwidthAnswer[]): string {
   const rows = limits.map((one) => [
     ...[one.node, `${one.pod.namespace}/${one.pod.name}`, one.interface, one.direction, bpsText(one.limitBps)],
     ...[sourceTexts[one.source], one.mechanism ?? missing, rateText(one)],
-    ...[String(one.statistics?.drops ?? '-'), bytesText(one.statistics?.backlogBytes)],
+    ...[String(one.statistics?.drops ?? '-'), backlogText(one)],
   ]);
   return [
     limits.length === 0 ? 'no limits' : table(header, rows),
@@ -66,7 +66,7 @@ export function renderTop(lines: readonly BandwidthTopLine[]): string {
     lines.map((one) => [
       ...[one.node, `${one.pod.namespace}/${one.pod.name}`, one.interface, one.direction, rateText(one)],
       ...[bpsText(one.limitBps), one.mechanism === undefined ? missing : `${Math.round(one.share * 100)} %`],
-      ...[one.dropsPerSecond.toFixed(0), bytesText(one.statistics?.backlogBytes)],
+      ...[one.dropsPerSecond.toFixed(0), backlogText(one)],
     ]),
   );
 }
@@ -78,8 +78,12 @@ export function bandwidthLine(limits: readonly BandwidthInfo[]): string {
   return limits.map(one).join(', ') || 'no limit';
 }
 
+/** Nodes that lack the same are named together. */
 function shortfallLines(answers: readonly BandwidthAnswer[]): string[] {
-  return answers.flatMap(({ node, shortfalls }) => shortfalls.map((sentence) => `! ${node}: ${sentence}`));
+  const nodesOf = new Map<string, string[]>();
+  for (const { node, shortfalls } of answers)
+    for (const sentence of shortfalls) nodesOf.set(sentence, [...(nodesOf.get(sentence) ?? []), node]);
+  return [...nodesOf].map(([sentence, nodes]) => `! ${nodes.join(', ')}: ${sentence}`);
 }
 
 function placeOf({ node, pod, interface: name, direction }: BandwidthInfo): string {
@@ -95,8 +99,12 @@ export function bpsText(bps: number): string {
   return scaled(bps, 1000, ['bit/s', 'kbit/s', 'Mbit/s', 'Gbit/s', 'Tbit/s', 'Pbit/s']);
 }
 
-function bytesText(bytes: number | undefined): string {
-  return bytes === undefined ? '-' : scaled(bytes, 1024, ['B', 'KiB', 'MiB', 'GiB']);
+/** With how long it takes at the limit: that much later the next packet of a bulk flow leaves. */
+function backlogText({ statistics, limitBps }: BandwidthInfo): string {
+  if (statistics === undefined) return '-';
+  const { backlogBytes } = statistics;
+  const size = scaled(backlogBytes, 1024, ['B', 'KiB', 'MiB', 'GiB']);
+  return backlogBytes === 0 ? size : `${size} (${scaled((backlogBytes * 8e3) / limitBps, 1000, ['ms', 's'])})`;
 }
 
 function scaled(value: number, base: number, units: readonly string[]): string {
