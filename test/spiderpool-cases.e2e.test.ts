@@ -5,6 +5,9 @@ import { annotationCases } from './cases/annotation.ts';
 import { assignCases } from './cases/assign.ts';
 import { bedUp, type Bed } from './cases/bed.ts';
 import { ippoolCases } from './cases/ippool.ts';
+import { multusCases } from './cases/multus.ts';
+import { refusedMultusCases } from './cases/multus-refused.ts';
+import { reclaimCases } from './cases/reclaim.ts';
 import { reservedCases } from './cases/reserved.ts';
 
 describe('Spiderpool’s cases', () => {
@@ -24,5 +27,8 @@ describe('Spiderpool’s cases', () => {
     affinityCases(theBed);
     annotationCases(theBed);
     reservedCases(theBed);
+    multusCases(theBed);
+    refusedMultusCases(theBed);
+    reclaimCases(theBed);
   });
 });

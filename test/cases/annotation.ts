@@ -173,6 +173,25 @@ function interfaceCases(bed: () => Bed): void {
     assert.doesNotMatch(await c.output('clean', 'ip', 'route'), /^default/m);
   });
 
+  caseOf('A00012', 'default-route-nic moves the default route to the interface it names', bed, async (c) => {
+    const net = c.subnet();
+    const one = await c.pool('one', 5, { gateway: undefined });
+    const two = await c.poolOf('two', { subnet: `${net}.0/24`, ips: [`${net}.10-${net}.19`], gateway: `${net}.1` });
+    const second = await c.attachment('second');
+    const pools = [
+      { interface: 'eth0', ipv4: [one] },
+      { interface: 'net1', ipv4: [two] },
+    ];
+    const annotations = {
+      ...fromPools([one]),
+      [ippools]: JSON.stringify(pools),
+      [networks]: second,
+      'ipam.spidernet.io/default-route-nic': 'net1',
+    };
+    await c.pod('web', { annotations });
+    assert.match(await c.output('web', 'ip', 'route', 'get', '8.8.8.8'), new RegExp(`via ${net}\\.1 dev net1`));
+  });
+
   caseOf('A00013', 'ippools that leaves an interface out is refused', bed, async (c) => {
     const pool = await c.pool('p');
     const annotations = { ...perInterface({ interface: 'net1', ipv4: [pool] }), [networks]: await secondNetwork(c) };
