@@ -101,12 +101,14 @@ export class PolicyReconciler {
   /** What is in force; endpoints that drop everything have none. */
   readonly #policies = new Map<number, Written>();
   readonly #failures = new Map<number, unknown>();
+  readonly #wantedLast = new Map<number, Wanted>();
   /** As the API had it last. */
   readonly #pods = new Map<number, Pod>();
   /** Diagnostic → when it was told. */
   readonly #told = new Map<string, number>();
-  /** What the prefixes in use were computed from. */
-  #prefixesFor: PrefixesInput | undefined;
+  /** Whose addresses, and which prefixes, the table of addresses was told last. */
+  #ownFor: readonly EndpointRecord[] = [];
+  #prefixesFor: readonly string[] = [];
   /** Whether the addresses are also told apart by prefixes that no policy names any more. */
   #lingering = false;
   /** Why the last run ended before it reached every endpoint. */
@@ -258,17 +260,15 @@ export class PolicyReconciler {
   /** What is known on this node only: which prefixes its policies name, and the addresses of its pods. */
   #updateInputs(local: readonly LocalPod[], settled: boolean): void {
     const { addresses, policyIndex } = this.#deps.cluster;
-    addresses.setOwnAddresses(local.map(([{ pod, ips }]) => ({ ...pod, ips })));
-    const namespaces = new Set(local.map(([record]) => record.pod.namespace));
-    const input = { policyIndex, revision: policyIndex.revision, namespaces: [...namespaces].sort().join(' ') };
-    const before = this.#prefixesFor;
-    const same = before?.policyIndex === policyIndex && before.revision === input.revision;
-    if (same && before.namespaces === input.namespaces && !(settled && this.#lingering)) return;
-    const prefixes = policyIndex.prefixes(namespaces);
+    const records = local.map(([record]) => record);
+    if (!sameItems(records, this.#ownFor)) addresses.setOwnAddresses(records.map(({ pod, ips }) => ({ ...pod, ips })));
+    this.#ownFor = records;
+    const prefixes = policyIndex.prefixes(new Set(records.map(({ pod }) => pod.namespace)));
+    if (prefixes === this.#prefixesFor && !(settled && this.#lingering)) return;
     const kept = settled ? [] : addresses.prefixes();
     addresses.setPrefixes([...prefixes, ...kept]);
     this.#lingering = [...addresses.prefixes()].length > prefixes.length;
-    this.#prefixesFor = input;
+    this.#prefixesFor = prefixes;
   }
 
   /** Endpoints whose pod is or was known. Another, found after a restart, keeps what it has. */
@@ -296,9 +296,14 @@ export class PolicyReconciler {
     }
   }
 
-  #wanted({ pod: { namespace } }: EndpointRecord, pod: Pod): EndpointPolicy & ProgrammedPolicy {
-    const policy = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view);
-    return { ...policy, audit: this.#deps.audited?.(namespace) === true };
+  #wanted({ endpointId, pod: { namespace } }: EndpointRecord, pod: Pod): Wanted {
+    const compiled = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view);
+    const audit = this.#deps.audited?.(namespace) === true;
+    const known = this.#wantedLast.get(endpointId);
+    if (known?.compiled === compiled && known.audit === audit) return known;
+    const wanted = { ...compiled, audit, compiled };
+    this.#wantedLast.set(endpointId, wanted);
+    return wanted;
   }
 
   #write(endpointId: number, { isolated, entries, audit = false }: ProgrammedPolicy): void {
@@ -359,7 +364,8 @@ export class PolicyReconciler {
 
   #forgetGone(): void {
     const known = new Set(this.#deps.endpoints().map((record) => record.endpointId));
-    for (const map of [this.#policies, this.#pods]) for (const id of map.keys()) if (!known.has(id)) map.delete(id);
+    for (const map of [this.#policies, this.#wantedLast, this.#pods])
+      for (const id of map.keys()) if (!known.has(id)) map.delete(id);
   }
 
   #adopt(endpointId: number): void {
@@ -385,10 +391,13 @@ interface Written extends ProgrammedPolicy {
   readonly ours: boolean;
 }
 
-interface PrefixesInput {
-  readonly policyIndex: PolicyIndex;
-  readonly revision: number;
-  readonly namespaces: string;
+interface Wanted extends EndpointPolicy {
+  readonly audit: boolean;
+  readonly compiled: EndpointPolicy;
+}
+
+function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((item, i) => item === b[i]);
 }
 
 /** Without their number: an event is repeated when it says the same, and written anew when it does not. */

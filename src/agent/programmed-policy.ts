@@ -1,5 +1,5 @@
 /** What an endpoint's policy is in the kernel, and how two of them differ. Entries are sorted (compareEntries). */
-import { compareEntries, EntrySet, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
+import { compareEntries, distinctEntries, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import { everyPort } from '../policy/port.ts';
 import { noRule } from '../policy/rule-id.ts';
@@ -22,15 +22,16 @@ export function missingEntries(
   created: ReadonlySet<IdentityId>,
 ): PolicyEntry[] {
   if (current.entries === wanted.entries && sameModes(current, wanted)) return [];
-  const known = new EntrySet(current.entries.filter(({ identity }) => identity === anyIdentity));
+  const toAnyone = current.entries.filter(({ identity }) => identity === anyIdentity);
+  const isKnown = (entry: PolicyEntry): boolean => toAnyone.some((other) => compareEntries(entry, other) === 0);
   const missing = wanted.entries.filter(
-    (entry) => created.has(entry.identity) || (entry.identity === anyIdentity && !known.has(entry)),
+    (entry) => created.has(entry.identity) || (entry.identity === anyIdentity && !isKnown(entry)),
   );
   const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
   const opened = directions
     .filter((direction) => !passes(current, direction) && passes(wanted, direction))
     .map((direction) => ({ direction, ...everything }));
-  return new EntrySet([...missing, ...opened.filter((entry) => !known.has(entry))]).sorted();
+  return distinctEntries([...missing, ...opened.filter((entry) => !isKnown(entry))]);
 }
 
 /** Whether everything passes, allowed or only reported. */

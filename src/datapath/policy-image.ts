@@ -76,9 +76,11 @@ export function splitByIdentity(
 ): { readonly of: PolicyImage; readonly others: PolicyImage } {
   if (identities.size === 0) return { of: emptyImage, others: image };
   const view = viewOf(image.keys);
+  const { size } = policyKey;
+  const identityAt = policyKey.fields.identity[2];
   const positions: { readonly of: number[]; readonly others: number[] } = { of: [], others: [] };
   for (let i = 0; i < entryCount(image); i++) {
-    const identity = view.getUint32(i * policyKey.size + policyKey.fields.identity[2], true);
+    const identity = view.getUint32(i * size + identityAt, true);
     positions[identities.has(identity) ? 'of' : 'others'].push(i);
   }
   if (positions.of.length === 0) return { of: emptyImage, others: image };
@@ -125,9 +127,9 @@ function sortImage(image: PolicyImage): PolicyImage {
 /** A number for what each entry matches: direction, identity (24 bits), protocol, port prefix (its bits, a one, zeros). */
 function orderOf(image: PolicyImage): Float64Array {
   const view = viewOf(image.keys);
-  const field = policyKey.fields;
+  const { fields: field, size } = policyKey;
   return Float64Array.from({ length: entryCount(image) }, (_, i) => {
-    const at = i * policyKey.size;
+    const at = i * size;
     const portPrefixLen = portPrefixLenOf(view.getUint32(at + field.prefixLen[2], true));
     const ports = (view.getUint16(at + field.port[2]) << 1) | (1 << (16 - portPrefixLen));
     const who = view.getUint8(at + field.direction[2]) * 2 ** 24 + view.getUint32(at + field.identity[2], true);

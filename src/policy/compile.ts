@@ -67,27 +67,54 @@ export function compileEndpointPolicy(
   enforcement: EnforcementMode = 'default',
 ): EndpointPolicy {
   const applied = enforcement === 'never' ? [] : policiesOf(endpoint, policies);
+  const compileRule = (policy: PolicyNode, rule: RuleNode): CompiledRule =>
+    compileOne(policy, rule, ruleIds, endpoint, identities);
+  return assemble(applied, identities.hosts, enforcement, compileRule);
+}
+
+/** What one rule allows an endpoint's peers. */
+interface CompiledRule {
+  readonly entries: readonly PolicyEntry[];
+  readonly diagnostics: readonly Diagnostic[];
+}
+
+function assemble(
+  applied: readonly PolicyNode[],
+  hosts: readonly IdentityId[],
+  enforcement: EnforcementMode,
+  compileRule: (policy: PolicyNode, rule: RuleNode) => CompiledRule,
+): EndpointPolicy {
   const isolated = {
     ingress: enforcement === 'always' || applied.some((policy) => policy.isolates.ingress),
     egress: enforcement === 'always' || applied.some((policy) => policy.isolates.egress),
   };
-  const entries = new EntrySet();
+  const entries: PolicyEntry[] = [];
   const diagnostics = applied.flatMap((policy) => policy.diagnostics);
-  if (isolated.ingress) addHostEntries(entries, identities);
+  // The node reaches its pods whatever the policy says. The datapath knows the plain host identity; the node's addresses have
+  // another one as soon as an ipBlock contains them.
+  if (isolated.ingress) for (const identity of hosts) entries.push(allow('ingress', identity, everyPort, hostRule));
   for (const policy of applied) {
     for (const rule of policy.rules) {
-      const ruleId = ruleIds.idOf({
-        uid: policy.uid,
-        namespace: policy.namespace,
-        name: policy.name,
-        direction: rule.direction,
-        ruleIndex: rule.index,
-      });
-      const unresolved = addRule(entries, rule, ruleId, endpoint, identities);
-      diagnostics.push(...unresolved.map((name) => unresolvedPort(policy, rule, name)));
+      const compiled = compileRule(policy, rule);
+      for (const entry of compiled.entries) entries.push(entry);
+      diagnostics.push(...compiled.diagnostics);
     }
   }
-  return { isolated, entries: entries.sorted(), diagnostics };
+  return { isolated, entries: distinctEntries(entries), diagnostics };
+}
+
+function compileOne(
+  policy: PolicyNode,
+  rule: RuleNode,
+  ruleIds: RuleIds,
+  endpoint: PolicyEndpoint,
+  identities: Identities,
+): CompiledRule {
+  const { uid, namespace, name } = policy;
+  const ruleId = ruleIds.idOf({ uid, namespace, name, direction: rule.direction, ruleIndex: rule.index });
+  const entries: PolicyEntry[] = [];
+  const unresolved = addRule(entries, rule, ruleId, endpoint, identities);
+  return { entries, diagnostics: unresolved.map((port) => unresolvedPort(policy, rule, port)) };
 }
 
 /** The policies that select the endpoint, by name. */
@@ -96,8 +123,9 @@ export function policiesOf(endpoint: PolicyEndpoint, policies: PolicyIndex): Pol
 }
 
 /**
- * The same, for pods one by one, and only when something they depend on has changed: with the same pod, the same policies
- * in its namespace and the same answers about identities as before, it gives the very object that was given before.
+ * The same, for pods one by one, and only what depends on something that has changed: with the same pod, the same policies
+ * in its namespace and the same answers about identities as before, it gives the very object that was given before; a rule
+ * whose answers are the same has the same entries.
  */
 export class PodPolicyCompiler {
   readonly #known = new WeakMap<Pod, Compiled>();
@@ -113,20 +141,56 @@ export class PodPolicyCompiler {
     const policies = index.inNamespace(pod.metadata?.namespace ?? '');
     const known = this.#known.get(pod);
     if (known?.policies === policies && isCurrent(known, view)) return known.result;
+    const endpoint = known?.endpoint ?? endpointOfPod(pod);
+    const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, index);
+    const compiled = this.#compile(endpoint, applied, view, known?.view === view ? known : undefined);
+    this.#known.set(pod, { ...compiled, endpoint, policies, applied, view, revision: view.revision });
+    return compiled.result;
+  }
+
+  #applied(endpoint: PolicyEndpoint, index: PolicyIndex): readonly PolicyNode[] {
+    return this.#enforcement === 'never' ? [] : policiesOf(endpoint, index);
+  }
+
+  #compile(
+    endpoint: PolicyEndpoint,
+    applied: readonly PolicyNode[],
+    view: IdentityView,
+    before: Compiled | undefined,
+  ): Pick<Compiled, 'hosts' | 'rules' | 'result'> {
+    const rules = new Map<RuleNode, RecordedRule>();
+    const result = assemble(applied, view.hosts, this.#enforcement, (policy, rule) => {
+      const known = before?.rules.get(rule);
+      const recorded =
+        known !== undefined && isAnswered(known, view) ? known : this.#record(policy, rule, endpoint, view);
+      rules.set(rule, recorded);
+      return recorded;
+    });
+    return { rules, hosts: view.hosts, result };
+  }
+
+  #record(policy: PolicyNode, rule: RuleNode, endpoint: PolicyEndpoint, view: IdentityView): RecordedRule {
     const recorder = new Recorder(view);
-    const result = compileEndpointPolicy(endpointOfPod(pod), index, recorder, this.#ruleIds, this.#enforcement);
-    this.#known.set(pod, { policies, view, revision: view.revision, answers: recorder.answers, result });
-    return result;
+    return { ...compileOne(policy, rule, this.#ruleIds, endpoint, recorder), answers: recorder.answers };
   }
 }
 
 interface Compiled {
+  readonly endpoint: PolicyEndpoint;
+  /** Of its namespace. */
   readonly policies: readonly PolicyNode[];
+  /** Those that select it. */
+  readonly applied: readonly PolicyNode[];
   readonly view: IdentityView;
   /** The view's, when the answers were last compared. */
   revision: number;
-  readonly answers: readonly Answer[];
+  readonly hosts: readonly IdentityId[];
+  readonly rules: ReadonlyMap<RuleNode, RecordedRule>;
   readonly result: EndpointPolicy;
+}
+
+interface RecordedRule extends CompiledRule {
+  readonly answers: readonly Answer[];
 }
 
 /** A question that the compiler asked, and what it was told. */
@@ -138,9 +202,14 @@ interface Answer {
 function isCurrent(known: Compiled, view: IdentityView): boolean {
   if (known.view !== view) return false;
   if (known.revision === view.revision) return true;
-  if (!known.answers.every(({ ask, told }) => ask(view) === told)) return false;
+  if (known.hosts !== view.hosts) return false;
+  for (const rule of known.rules.values()) if (!isAnswered(rule, view)) return false;
   known.revision = view.revision;
   return true;
+}
+
+function isAnswered({ answers }: RecordedRule, view: IdentityView): boolean {
+  return answers.every(({ ask, told }) => ask(view) === told);
 }
 
 /** Passes questions on and keeps the answers. Named ports need not be kept: a number never changes its meaning. */
@@ -175,17 +244,9 @@ class Recorder implements Identities {
   }
 }
 
-/**
- * The node reaches its pods whatever the policy says. The datapath knows the plain host identity; the node's
- * addresses have another one as soon as an ipBlock contains them.
- */
-function addHostEntries(entries: EntrySet, identities: Identities): void {
-  for (const identity of identities.hosts) entries.add(allow('ingress', identity, everyPort, hostRule));
-}
-
 /** Answers the port names that no destination of the rule has. */
 function addRule(
-  entries: EntrySet,
+  entries: PolicyEntry[],
   rule: RuleNode,
   ruleId: number,
   endpoint: PolicyEndpoint,
@@ -193,14 +254,14 @@ function addRule(
 ): string[] {
   const peers = rule.peers === undefined ? [anyIdentity] : union(rule.peers.map((peer) => identities.select(peer)));
   if (rule.ports === undefined) {
-    for (const identity of peers) entries.add(allow(rule.direction, identity, everyPort, ruleId));
+    for (const identity of peers) entries.push(allow(rule.direction, identity, everyPort, ruleId));
     return [];
   }
   const unresolved: string[] = [];
   for (const port of rule.ports) {
     const destinations = destinationsOf(port, rule, peers, endpoint, identities);
     const added = destinations.map(([identity, matches]) => {
-      for (const match of matches) entries.add(allow(rule.direction, identity, match, ruleId));
+      for (const match of matches) entries.push(allow(rule.direction, identity, match, ruleId));
       return matches.length;
     });
     if (port.kind === 'named' && !added.some((count) => count > 0)) unresolved.push(port.name);
@@ -253,33 +314,17 @@ function allow(
   return { direction, identity, protocol, port, portPrefixLen, ruleId, action: 'allow' };
 }
 
-/** Entries by what they match; of two rules that allow the same, the first is named. */
-export class EntrySet {
-  readonly #entries = new Map<number, PolicyEntry>();
-
-  constructor(entries: Iterable<PolicyEntry> = []) {
-    for (const entry of entries) this.add(entry);
+/** Sorted, once each by what it matches: of two rules that allow the same, the first is named. */
+export function distinctEntries(entries: readonly PolicyEntry[]): PolicyEntry[] {
+  const distinct: PolicyEntry[] = [];
+  let last: PolicyEntry | undefined;
+  // The sort is stable.
+  for (const entry of entries.toSorted(compareEntries)) {
+    if (last !== undefined && compareEntries(last, entry) === 0) continue;
+    distinct.push(entry);
+    last = entry;
   }
-
-  add(entry: PolicyEntry): void {
-    const key = matchKey(entry);
-    if (!this.#entries.has(key)) this.#entries.set(key, entry);
-  }
-
-  /** Whether one of them matches the same. */
-  has(entry: PolicyEntry): boolean {
-    return this.#entries.has(matchKey(entry));
-  }
-
-  sorted(): PolicyEntry[] {
-    return [...this.#entries.values()].sort(compareEntries);
-  }
-}
-
-/** 1 + 24 + 8 + 17 bits: a port prefix is its bits, then a one, then zeros. */
-function matchKey({ direction, identity, protocol, port, portPrefixLen }: PolicyEntry): number {
-  const ports = (port << 1) | (1 << (16 - portPrefixLen));
-  return (((direction === 'ingress' ? 0 : 2 ** 24) + identity) * 2 ** 8 + protocol) * 2 ** 17 + ports;
+  return distinct;
 }
 
 /** The order of an EndpointPolicy's entries. */

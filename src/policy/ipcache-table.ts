@@ -11,6 +11,7 @@ import { bitsOf, formatPrefix, ipToPrefix, parseIp, parsePrefix, type IpAddress,
 import { compareText, type Labels } from '../core/labels.ts';
 import type { IdentityDescriptor, IdentityKind, NamedPort } from './identity.ts';
 import { namedPortsOf, namespaceLabels, newestLast, nodeAddresses, podAddresses, PrefixSet } from './ipcache.ts';
+import { PrefixTable } from './prefix-table.ts';
 
 /** Addresses that are known better than from the pod's status, which shows them only after ADD. */
 export interface OwnAddresses {
@@ -55,7 +56,7 @@ export class IpcacheTable {
   readonly #classes = new Map<string, PodClass>();
   readonly #plain = new Map<string, IdentityDescriptor>();
   readonly #prefixes = new PrefixSet([]);
-  readonly #entries = new Map<string, Entry>();
+  readonly #entries = new PrefixTable<Entry>();
   readonly #changed = new Set<string>();
   #own: ReadonlyMap<string, OwnAddresses> = new Map();
 
@@ -111,10 +112,10 @@ export class IpcacheTable {
     for (const [text] of gone) this.#prefixes.delete(text);
     for (const [text, prefix] of come) {
       this.#prefixes.add(prefix);
-      if (!this.#entries.has(text)) this.#entries.set(text, { prefix, pods: [], nodes: [] });
+      if (this.#entries.get(text) === undefined) this.#entries.set(text, { prefix, pods: [], nodes: [] });
     }
-    const touched = new PrefixSet([...gone, ...come].map(([text]) => text));
-    for (const [text, { prefix }] of this.#entries) if (touched.covers(prefix)) this.#changed.add(text);
+    for (const [, prefix] of [...gone, ...come])
+      for (const text of this.#entries.inside(prefix)) this.#changed.add(text);
     for (const [text] of gone) this.#dropUnused(text);
   }
 
@@ -143,7 +144,7 @@ export class IpcacheTable {
 
   /** Every prefix that has a descriptor. */
   texts(): IterableIterator<string> {
-    return this.#entries.keys();
+    return this.#entries.texts();
   }
 
   /** Undefined when the ipcache has no such entry. */

@@ -162,14 +162,6 @@ export class PrefixSet {
     return found.sort(compareText);
   }
 
-  /** Whether a member contains all of `inner`. */
-  covers(inner: IpPrefix): boolean {
-    for (const [length, networks] of this.#byLength.get(inner.address.family) ?? []) {
-      if (length <= inner.prefixLen && networks.has(networkBits(inner.address, length))) return true;
-    }
-    return false;
-  }
-
   add(prefix: IpPrefix): void {
     const text = formatPrefix(prefix);
     const { family } = prefix.address;
@@ -194,9 +186,9 @@ export class PrefixSet {
 }
 
 /** Of IPv4 a plain number: ten thousands of addresses are looked at when a prefix changes. */
-type NetworkBits = bigint | number;
+export type NetworkBits = bigint | number;
 
-function networkBits(address: IpAddress, length: number): NetworkBits {
+export function networkBits(address: IpAddress, length: number): NetworkBits {
   if (address.family === 4) return Math.floor(Number(address.value) / 2 ** (32 - length));
   return address.value >> BigInt(128 - length);
 }

@@ -13,15 +13,12 @@ export class PolicyIndex {
   readonly #sorted = new Map<string, readonly PolicyNode[]>();
   /** namespace → the prefixes that its policies name, likewise */
   readonly #prefixes = new Map<string, readonly string[]>();
-  #revision = 0;
+  /** What they were before the namespace changed: mostly they are the same again. */
+  readonly #prefixesBefore = new Map<string, readonly string[]>();
+  #union: { readonly lists: readonly (readonly string[])[]; readonly texts: readonly string[] } | undefined;
 
   constructor(policies: Iterable<NetworkPolicy> = []) {
     for (const policy of policies) this.set(policy);
-  }
-
-  /** Grows with every change. */
-  get revision(): number {
-    return this.#revision;
   }
 
   /** Adds a policy or replaces the one of that name. */
@@ -53,11 +50,19 @@ export class PolicyIndex {
     return policies;
   }
 
-  /** The ipBlock prefixes that the policies of these namespaces name, sorted: what the ipcache must tell apart. */
-  prefixes(namespaces: Iterable<string> = this.#namespaces.keys()): string[] {
-    const texts = new Set<string>();
-    for (const namespace of namespaces) for (const text of this.#prefixesIn(namespace)) texts.add(text);
-    return [...texts].sort(compareText);
+  /**
+   * The ipBlock prefixes that the policies of these namespaces name, sorted: what the ipcache must tell apart. The same array
+   * when they are the same as the last time.
+   */
+  prefixes(namespaces: Iterable<string> = this.#namespaces.keys()): readonly string[] {
+    const lists = Array.from(namespaces, (namespace) => this.#prefixesIn(namespace));
+    if (this.#union !== undefined && sameItems(lists, this.#union.lists)) return this.#union.texts;
+    const texts = [...new Set(lists.flat())].sort(compareText);
+    this.#union = {
+      lists,
+      texts: this.#union !== undefined && sameItems(texts, this.#union.texts) ? this.#union.texts : texts,
+    };
+    return this.#union.texts;
   }
 
   /** What parsing had to say, by policy. */
@@ -67,8 +72,9 @@ export class PolicyIndex {
   }
 
   #changed(namespace: string): void {
-    this.#revision++;
     this.#sorted.delete(namespace);
+    const before = this.#prefixes.get(namespace);
+    if (before !== undefined && before.length > 0) this.#prefixesBefore.set(namespace, before);
     this.#prefixes.delete(namespace);
   }
 
@@ -76,9 +82,18 @@ export class PolicyIndex {
     const known = this.#prefixes.get(namespace);
     if (known !== undefined) return known;
     const texts = [...new Set(this.inNamespace(namespace).flatMap(prefixesOf))];
-    this.#prefixes.set(namespace, texts);
-    return texts;
+    const before = texts.length === 0 ? noPrefixes : this.#prefixesBefore.get(namespace);
+    const kept = before !== undefined && sameItems(texts, before) ? before : texts;
+    this.#prefixesBefore.delete(namespace);
+    this.#prefixes.set(namespace, kept);
+    return kept;
   }
+}
+
+const noPrefixes: readonly string[] = [];
+
+function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((item, i) => item === b[i]);
 }
 
 class LazyPolicy {

@@ -121,8 +121,8 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'the node is an outsider as soon as an ipBlock contains it',
     file: 'policy/compile.ts',
-    replace: 'for (const identity of identities.hosts) entries.add(',
-    by: 'for (const identity of identities.hosts.slice(0, 1)) entries.add(',
+    replace: 'for (const identity of hosts) entries.push(',
+    by: 'for (const identity of hosts.slice(0, 1)) entries.push(',
   },
 ];
 
