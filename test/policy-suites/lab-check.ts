@@ -40,7 +40,9 @@ export async function checkMoment(
     });
     if (wrong.length === 0) return result;
     const elapsedMs = performance.now() - start;
-    assert.ok(elapsedMs < withinMs, `${says}, after ${Math.round(elapsedMs)} ms\n${wrong.join('\n\n')}`);
+    // On a busy machine one pass alone may take longer than that.
+    const again = elapsedMs < withinMs || (withinMs > 0 && result.passes === 1);
+    assert.ok(again, `${says}, after ${Math.round(elapsedMs)} ms\n${wrong.join('\n\n')}`);
     await delay(100);
   }
 }
