@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { formatErrorChain } from '../src/core/error.ts';
+import { aggregateSuite } from './aggregate.ts';
 import { bandwidthSuite } from './bandwidth.ts';
 import { cniSuite } from './cni.ts';
 import { datapathSuite } from './datapath.ts';
@@ -10,7 +11,15 @@ import { policySuite } from './policy.ts';
 import { scaleSuite } from './scale.ts';
 import { formatTable, type Report, type Suite } from './report.ts';
 
-const suites: readonly Suite[] = [bandwidthSuite, cniSuite, datapathSuite, ipamSuite, policySuite, scaleSuite];
+const suites: readonly Suite[] = [
+  aggregateSuite,
+  bandwidthSuite,
+  cniSuite,
+  datapathSuite,
+  ipamSuite,
+  policySuite,
+  scaleSuite,
+];
 
 interface CommonFlags {
   readonly quick: boolean;
