@@ -418,6 +418,12 @@ export interface ConfigMap extends KubeObject {
   readonly data?: Readonly<Record<string, string>>;
 }
 
+export interface Secret extends KubeObject {
+  readonly type?: string;
+  /** In base64. */
+  readonly data?: Readonly<Record<string, string>>;
+}
+
 // --- NetworkPolicy ---
 
 export interface IpBlock {

@@ -44,6 +44,7 @@ export const nodes = { ...core, plural: 'nodes', kind: 'Node', ...clusterScoped 
 export const pods = { ...core, plural: 'pods', kind: 'Pod', ...namespaced } as const;
 export const services = { ...core, plural: 'services', kind: 'Service', ...namespaced } as const;
 export const configMaps = { ...core, plural: 'configmaps', kind: 'ConfigMap', ...namespaced } as const;
+export const secrets = { ...core, plural: 'secrets', kind: 'Secret', ...namespaced } as const;
 export const events = { ...core, plural: 'events', kind: 'Event', ...namespaced } as const;
 export const deployments = { ...apps, plural: 'deployments', kind: 'Deployment', ...namespaced } as const;
 export const replicaSets = { ...apps, plural: 'replicasets', kind: 'ReplicaSet', ...namespaced } as const;

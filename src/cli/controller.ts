@@ -9,6 +9,7 @@ interface ControllerFlags {
   readonly webhookPort: number;
   readonly webhookUrl?: string;
   readonly webhookService?: string;
+  readonly webhookSecret?: string;
   readonly healthPort: number;
   readonly namespace: string;
   readonly config?: string;
@@ -38,6 +39,10 @@ export function registerControllerCommand(program: Command): void {
     .option('--webhook-port <port>', '0 takes a free one', parsePort, 5722)
     .option('--webhook-url <host:port>', 'how the API server reaches the webhooks (default: where they listen)')
     .option('--webhook-service <namespace/name:port>', 'in a cluster: the Service in front of the webhooks')
+    .option(
+      '--webhook-secret <namespace/name>',
+      'your certificate: tls.crt, tls.key, ca.crt (default: makes and renews one)',
+    )
     .option('--health-port <port>', 'of /healthz and /readyz; 0 takes a free one', parsePort, 5720)
     .option('--namespace <name>', 'where the lease, the claims and the certificate live', 'kube-system')
     .addOption(configOption())
@@ -62,6 +67,7 @@ async function runController(flags: ControllerFlags): Promise<void> {
       port: flags.webhookPort,
       url: flags.webhookUrl,
       service: parseService(flags.webhookService),
+      secret: parseSecret(flags.webhookSecret),
     },
     healthPort: flags.healthPort,
     namespace: flags.namespace,
@@ -80,4 +86,12 @@ function parseService(text: string | undefined): { namespace: string; name: stri
   if (match?.[1] === undefined || match[2] === undefined)
     throw new InvalidArgumentError('--webhook-service: write namespace/name:port');
   return { namespace: match[1], name: match[2], port: Number(match[3]) };
+}
+
+function parseSecret(text: string | undefined): { namespace: string; name: string } | undefined {
+  if (text === undefined) return undefined;
+  const match = /^([a-z0-9-]+)\/([a-z0-9.-]+)$/.exec(text);
+  if (match?.[1] === undefined || match[2] === undefined)
+    throw new InvalidArgumentError('--webhook-secret: write namespace/name');
+  return { namespace: match[1], name: match[2] };
 }

@@ -16,6 +16,8 @@ export interface ControllerOptions {
     readonly url?: string | undefined;
     /** Instead of a URL, in a cluster: the Service in front of this controller. */
     readonly service?: { readonly namespace: string; readonly name: string; readonly port: number } | undefined;
+    /** The user's: tls.crt, tls.key and ca.crt. Without it the controllers make and share one. */
+    readonly secret?: { readonly namespace: string; readonly name: string } | undefined;
   };
   /** Of /healthz and /readyz; port 0 takes a free one. */
   readonly healthPort: number;

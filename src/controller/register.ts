@@ -15,7 +15,7 @@ import {
   type WebhookConfiguration,
 } from './webhook-registration.ts';
 
-/** Tells the API server where the webhooks are and whom to trust; replaces what an earlier start left. */
+/** Tells the API server where the webhooks are and whom to trust, unless it knows; puts right what somebody else wrote. */
 export async function registerWebhooks(
   client: KubeClient,
   address: WebhookAddress,
@@ -32,10 +32,19 @@ async function apply(client: KubeClient, gvr: GroupVersionResource, desired: Web
     try {
       const actual = await unlessNotFound(client.get<KubeObject>(gvr, { name: registrationName }));
       if (actual === undefined) await client.create(gvr, desired);
-      else await client.replace(gvr, { ...actual, ...desired, metadata: actual.metadata });
+      else if (!says(actual, { webhooks: desired.webhooks }))
+        await client.replace(gvr, { ...actual, ...desired, metadata: actual.metadata });
       return;
     } catch (error) {
       if (attempt >= attempts || !hasErrorCode(error, 'kube_conflict')) throw error;
     }
   }
+}
+
+/** Whether the object has all that is desired; the API server adds defaults to it. */
+export function says(actual: unknown, desired: unknown): boolean {
+  if (typeof desired !== 'object' || desired === null) return actual === desired;
+  if (typeof actual !== 'object' || actual === null) return false;
+  if (Array.isArray(desired) && (!Array.isArray(actual) || actual.length !== desired.length)) return false;
+  return Object.entries(desired).every(([key, value]) => says((actual as Record<string, unknown>)[key], value));
 }

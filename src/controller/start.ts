@@ -10,8 +10,8 @@ import { LeaderElection } from './leader.ts';
 import { ControllerMetrics } from './metrics.ts';
 import { defaultNamespace, type ControllerOptions } from './options.ts';
 import { startReconcilers } from './reconcilers.ts';
-import { registerWebhooks } from './register.ts';
 import type { WebhookAddress } from './webhook-registration.ts';
+import { WebhookUpkeep } from './webhook-upkeep.ts';
 
 export interface RunningController {
   /** Base URLs. */
@@ -40,7 +40,10 @@ export async function startController(options: ControllerOptions): Promise<Runni
       : { kind: 'service', ...options.webhook.service };
 
   const ready = deferred();
-  const run = lead(options, { client, clock, settings, metrics, address, caPem: admission.caPem, webhookUrl }, () => {
+  const webhooks = new WebhookUpkeep({ admission, client, address, settings, clock, log: options.log });
+  const stop = new AbortController();
+  const upkeep = webhooks.run(stop.signal);
+  const run = lead(options, { client, clock, settings, metrics, webhooks, webhookUrl }, () => {
     progress.notReady = undefined;
     ready.resolve();
   });
@@ -49,6 +52,8 @@ export async function startController(options: ControllerOptions): Promise<Runni
     ready.reject(
       new SluiceError({ code: 'cancelled', operation: 'start', object: 'controller', what: 'it was stopped' }),
     );
+    stop.abort();
+    await upkeep;
     await admission.server.close();
     await health.close();
     client.close();
@@ -62,8 +67,7 @@ interface Parts {
   readonly clock: Clock;
   readonly settings: Settings;
   readonly metrics: ControllerMetrics;
-  readonly address: WebhookAddress;
-  readonly caPem: string;
+  readonly webhooks: WebhookUpkeep;
   readonly webhookUrl: string;
 }
 
@@ -86,7 +90,7 @@ async function lead(options: ControllerOptions, parts: Parts, onReady: () => voi
       ...{ client, clock, log, signal: work.signal },
       ...{ settings: parts.settings, metrics: parts.metrics },
     });
-    await registerWebhooks(client, parts.address, parts.caPem, parts.settings.enableValidatingResourcesDeletedWebhook);
+    await parts.webhooks.lead();
     log.info({ webhook: parts.webhookUrl }, 'controller ready');
     onReady();
     const outcome = hasLeases ? await election.hold(signal) : await aborted(signal);
