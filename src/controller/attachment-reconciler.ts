@@ -1,17 +1,23 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { OwnerReference } from '../api/spider-schema.ts';
 import type { NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
+import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
-import { attachmentName, desiredAttachment, foreignController } from './attachment.ts';
+import { attachmentStatus } from './attachment-status.ts';
+import { attachmentName, controllerOf, desiredAttachment, foreignController } from './attachment.ts';
 import type { EventWriter, ObjectAccess } from './ports.ts';
 
 /** SpiderMultusConfig → NetworkAttachmentDefinition: whatever happened, make the attachment what the config says. */
 
 export interface AttachmentReconcilerDeps {
-  readonly configs: Pick<ObjectAccess<SpiderMultusConfig>, 'cached' | 'read'>;
-  readonly attachments: Pick<ObjectAccess<NetworkAttachmentDefinition>, 'read' | 'create' | 'replace'>;
+  readonly configs: Pick<ObjectAccess<SpiderMultusConfig>, 'cached' | 'read' | 'replaceStatus'>;
+  readonly attachments: Pick<ObjectAccess<NetworkAttachmentDefinition>, 'cached' | 'read' | 'create' | 'replace'> & {
+    /** The object of this UID only; succeeds when it is gone. */
+    remove(attachment: NetworkAttachmentDefinition): Promise<void>;
+  };
   readonly writeEvent: EventWriter;
+  readonly clock: Pick<Clock, 'nowMs'>;
   readonly log: Logger;
 }
 
@@ -41,12 +47,51 @@ export class AttachmentReconciler {
     if (config === undefined || config.metadata.deletionTimestamp) return;
     try {
       await this.#apply(config);
+      await this.#removeOthers(config);
     } catch (error) {
       // A conflict is no failure: somebody else wrote in between, and the retry sees it.
-      if (!hasErrorCode(error, 'kube_conflict')) {
-        this.#deps.writeEvent(config, 'Warning', 'AttachmentFailed', formatErrorChain(error));
-      }
+      if (!hasErrorCode(error, 'kube_conflict')) await this.#fail(config, error);
       throw error;
+    }
+    const message = `NetworkAttachmentDefinition ${namespace}/${attachmentName(config)} is what this asks for`;
+    await this.#writeStatus(config, { isReady: true, reason: 'Generated', message });
+  }
+
+  async #fail(config: SpiderMultusConfig, error: unknown): Promise<void> {
+    const { log, writeEvent } = this.#deps;
+    const message = formatErrorChain(error);
+    writeEvent(config, 'Warning', 'AttachmentFailed', message);
+    const failed = { isReady: false, reason: 'AttachmentFailed', message };
+    await this.#writeStatus(config, failed).catch((cause: unknown) => {
+      log.warn({ error: formatErrorChain(cause) }, 'status of a SpiderMultusConfig not written');
+    });
+  }
+
+  async #writeStatus(
+    config: SpiderMultusConfig,
+    outcome: { readonly isReady: boolean; readonly reason: string; readonly message: string },
+  ): Promise<void> {
+    const status = attachmentStatus(config, outcome, this.#deps.clock.nowMs());
+    if (!isDeepStrictEqual(status, config.status)) await this.#deps.configs.replaceStatus({ ...config, status });
+  }
+
+  /** What it generated under another name, before its annotation cr-name changed: nobody else would ever remove it. */
+  async #removeOthers(config: SpiderMultusConfig): Promise<void> {
+    const { attachments } = this.#deps;
+    const { namespace = '', uid } = config.metadata;
+    const isOld = (attachment: NetworkAttachmentDefinition | undefined): boolean =>
+      attachment !== undefined &&
+      controllerOf(attachment)?.uid === uid &&
+      !attachment.metadata.deletionTimestamp &&
+      attachment.metadata.name !== attachmentName(config);
+    for (const { metadata } of attachments
+      .cached()
+      .filter((each) => each.metadata.namespace === namespace && isOld(each))) {
+      const actual = await attachments.read(namespace, metadata.name ?? '');
+      if (actual === undefined || !isOld(actual)) continue;
+      await attachments.remove(actual);
+      const message = `removed NetworkAttachmentDefinition ${namespace}/${metadata.name ?? ''}: the name is ${attachmentName(config)} now`;
+      this.#report(config, 'AttachmentRemoved', message);
     }
   }
 

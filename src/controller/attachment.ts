@@ -62,7 +62,11 @@ export function foreignController(
   attachment: NetworkAttachmentDefinition,
   config: SpiderMultusConfig,
 ): OwnerReference | undefined {
-  const controller = (attachment.metadata.ownerReferences ?? []).find((reference) => reference.controller === true);
+  const controller = controllerOf(attachment);
   const isOwn = controller?.kind === 'SpiderMultusConfig' && controller.name === config.metadata.name;
   return isOwn ? undefined : controller;
+}
+
+export function controllerOf({ metadata }: NetworkAttachmentDefinition): OwnerReference | undefined {
+  return (metadata.ownerReferences ?? []).find((reference) => reference.controller === true);
 }

@@ -39,6 +39,10 @@ class Objects<T extends Named> {
     return this.put(object);
   };
   replaceStatus = this.replace;
+  remove = async (object: T): Promise<void> => {
+    this.writes.push('remove');
+    this.map.delete(`${object.metadata.namespace ?? ''}/${object.metadata.name ?? ''}`);
+  };
 }
 
 const config: SpiderMultusConfig = {
@@ -53,7 +57,8 @@ function attachmentCase() {
   const writeEvent = (_object: object, type: string, reason: string, message: string): void => {
     events.push(`${type} ${reason} ${message}`);
   };
-  const reconciler = new AttachmentReconciler({ configs, attachments, writeEvent, log: silentLogger });
+  const clock = { nowMs: () => Date.parse('2026-01-01T00:00:00.5Z') };
+  const reconciler = new AttachmentReconciler({ configs, attachments, writeEvent, clock, log: silentLogger });
   configs.put(config);
   return { configs, attachments, events, reconciler };
 }
@@ -69,6 +74,60 @@ describe('attachment reconciler', () => {
     await reconciler.reconcile('ns/c');
     assert.equal(attachments.map.get('ns/c')?.spec?.config, made.spec?.config);
     assert.deepEqual(events, Array(2).fill('Normal AttachmentCreated created NetworkAttachmentDefinition ns/c'));
+  });
+
+  it('says in the status what came of it, and since when', async () => {
+    const { configs, attachments, reconciler } = attachmentCase();
+    const put = (generation: number, spec: SpiderMultusConfig['spec']): void => {
+      const status = configs.map.get('ns/c')?.status;
+      configs.put({ metadata: { ...config.metadata, generation }, spec, ...(status && { status }) });
+    };
+    const status = () => configs.map.get('ns/c')?.status ?? assert.fail('no status');
+    put(1, config.spec);
+    await reconciler.reconcile('ns/c');
+    const ready = {
+      ...{ type: 'Ready', status: 'True', observedGeneration: 1, lastTransitionTime: '2026-01-01T00:00:00Z' },
+      ...{ reason: 'Generated', message: 'NetworkAttachmentDefinition ns/c is what this asks for' },
+    };
+    assert.deepEqual(status(), { observedGeneration: 1, attachment: 'c', conditions: [ready] });
+    await reconciler.reconcile('ns/c');
+    assert.deepEqual(configs.writes, ['replace'], 'nothing is written when nothing changes');
+    const owner = { apiVersion: 'v', kind: 'SpiderMultusConfig', name: 'other', uid: 'o', controller: true };
+    attachments.put({ metadata: { name: 'c', namespace: 'ns', ownerReferences: [owner] }, spec: {} });
+    put(2, config.spec);
+    await assert.rejects(reconciler.reconcile('ns/c'));
+    const [failed] = status().conditions ?? [];
+    assert.deepEqual([failed?.status, failed?.reason, failed?.observedGeneration], ['False', 'AttachmentFailed', 2]);
+    assert.match(failed?.message ?? '', /managed by SpiderMultusConfig ns\/other/);
+    assert.equal(status().attachment, 'c');
+  });
+
+  it('removes what it generated under another name when cr-name changes, and nothing of others', async () => {
+    const { configs, attachments, events, reconciler } = attachmentCase();
+    await reconciler.reconcile('ns/c');
+    const owner = { apiVersion: 'v', kind: 'SpiderMultusConfig', name: 'other', uid: 'o', controller: true };
+    attachments.put({ metadata: { name: 'theirs', namespace: 'ns', ownerReferences: [owner] }, spec: {} });
+    attachments.put({ metadata: { name: 'nobodys', namespace: 'ns' }, spec: {} });
+    const annotations = { 'multus.spidernet.io/cr-name': 'd' };
+    configs.put({ ...config, metadata: { ...config.metadata, annotations } });
+    await reconciler.reconcile('ns/c');
+    assert.deepEqual([...attachments.map.keys()].sort(), ['ns/d', 'ns/nobodys', 'ns/theirs']);
+    assert.match(
+      events.at(-1) ?? '',
+      /Normal AttachmentRemoved removed NetworkAttachmentDefinition ns\/c: the name is d now/,
+    );
+    assert.equal(configs.map.get('ns/c')?.status?.attachment, 'd');
+  });
+
+  it('keeps the attachment of the old name when the new name is another’s', async () => {
+    const { configs, attachments, reconciler } = attachmentCase();
+    await reconciler.reconcile('ns/c');
+    const owner = { apiVersion: 'v', kind: 'SpiderMultusConfig', name: 'other', uid: 'o', controller: true };
+    attachments.put({ metadata: { name: 'd', namespace: 'ns', ownerReferences: [owner] }, spec: {} });
+    const annotations = { 'multus.spidernet.io/cr-name': 'd' };
+    configs.put({ ...config, metadata: { ...config.metadata, annotations } });
+    await assert.rejects(reconciler.reconcile('ns/c'));
+    assert.deepEqual([...attachments.map.keys()].sort(), ['ns/c', 'ns/d']);
   });
 
   it('puts back what was changed and keeps labels and other owners', async () => {

@@ -17,7 +17,7 @@ import { Informer } from '../kube/informer.ts';
 import { startAddressReconcilers } from './address-reconcilers.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
 import { gcPod, startGarbageCollection } from './gc-start.ts';
-import { eventWriter, kubeAccess } from './kube-access.ts';
+import { eventWriter, kubeAccess, removeObject } from './kube-access.ts';
 import type { ControllerMetrics } from './metrics.ts';
 import { PoolReconciler } from './pool-reconciler.ts';
 import { WorkQueue } from './work-queue.ts';
@@ -45,9 +45,13 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
 
   const attachmentReconciler = new AttachmentReconciler({
     configs: kubeAccess<SpiderMultusConfig>(client, spiderMultusConfigs, configs),
-    attachments: kubeAccess<NetworkAttachmentDefinition>(client, networkAttachmentDefinitions),
+    attachments: {
+      ...kubeAccess<NetworkAttachmentDefinition>(client, networkAttachmentDefinitions, attachments),
+      remove: ({ metadata: { namespace, name = '', uid } }) =>
+        removeObject(client, networkAttachmentDefinitions, { namespace, name }, uid),
+    },
     writeEvent: eventWriter(recorder, spiderMultusConfigs),
-    log,
+    ...{ clock, log },
   });
   const poolReconciler = new PoolReconciler({
     pools: kubeAccess<SpiderIPPool>(client, spiderIPPools, pools),
