@@ -128,8 +128,8 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
   log.info(found, 'endpoints of an earlier agent inspected');
 
   const ending = new AbortController();
-  // Every loop of the agent waits for it: more than the ten listeners that Node takes for a leak.
-  setMaxListeners(100, ending.signal);
+  // Every loop of the agent and every pod that is adopted waits for it: no leak, as Node takes more than ten listeners for.
+  setMaxListeners(0, ending.signal);
   const loops = [
     parts.cluster.start(ending.signal),
     parts.coordinator.start(ending.signal),
