@@ -9,6 +9,7 @@ import { multusCases } from './cases/multus.ts';
 import { refusedMultusCases } from './cases/multus-refused.ts';
 import { reclaimCases } from './cases/reclaim.ts';
 import { reservedCases } from './cases/reserved.ts';
+import { subnetCases } from './cases/subnet.ts';
 
 describe('Spiderpool’s cases', () => {
   let bed: Bed | undefined;
@@ -30,5 +31,6 @@ describe('Spiderpool’s cases', () => {
     multusCases(theBed);
     refusedMultusCases(theBed);
     reclaimCases(theBed);
+    subnetCases(theBed);
   });
 });

@@ -1,6 +1,6 @@
 /** Group L: whom a pool is for. */
 import assert from 'node:assert/strict';
-import { daemonSets } from '../../src/api/resources.ts';
+import { daemonSets, pods, statefulSets } from '../../src/api/resources.ts';
 import { caseOf, fromPools, ipsOf, type Bed } from './bed.ts';
 import { workload } from './workloads.ts';
 
@@ -57,6 +57,20 @@ export function affinityCases(bed: () => Bed): void {
       const pool = spec?.nodeName === 'node1' ? one : two;
       assert.deepEqual([...(await c.records(pool ?? '')).keys()], [status?.podIP]);
     }
+  });
+
+  caseOf('L00008', 'pods of a StatefulSet keep their addresses in a pool with podAffinity', bed, async (c) => {
+    const pool = await c.pool('p', 3, { podAffinity: { matchLabels: { app: 'db' } } });
+    await workload(c, statefulSets, 'db', { annotations: fromPools([pool]) });
+    await c.readyPods('db', 2);
+    const before = [...(await c.records(pool))];
+    for (const name of ['db-0', 'db-1'])
+      await c.kube.delete(pods, { namespace: c.namespace, name }, { gracePeriodSeconds: 0 });
+    for (const pod of await c.readyPods('db', 2)) {
+      const own = before.find(([, name]) => name === `${c.namespace}/${pod.metadata?.name}`);
+      assert.deepEqual(ipsOf(pod), [own?.[0]]);
+    }
+    assert.deepEqual([...(await c.records(pool))], before);
   });
 
   caseOf('L00009', 'a namespace draws from many pools, and a pool feeds many namespaces', bed, async (c) => {

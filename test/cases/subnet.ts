@@ -1,0 +1,88 @@
+/** Group I, D00008, E00010: addresses out of SpiderSubnets, for applications. The rest is in ../subnets.e2e.test.ts. */
+import assert from 'node:assert/strict';
+import type { KubeObject } from '../../src/api/kubernetes.ts';
+import { deployments, spiderIPPools, spiderSubnets, statefulSets } from '../../src/api/resources.ts';
+import type { SpiderIPPool } from '../../src/api/spiderippool.ts';
+import { waitFor } from '../../src/lab/lifecycle/wait.ts';
+import { caseOf, fromPools, ipsOf, type Bed, type CaseSpace } from './bed.ts';
+import { podTemplate, workload } from './workloads.ts';
+
+const subnetAnnotation = 'ipam.spidernet.io/subnet';
+
+async function subnetOf(c: CaseSpace, net: string, count: number): Promise<string> {
+  const name = c.namespace;
+  const spec = {
+    subnet: `${net}.0/24`,
+    ips: [`${net}.10-${net}.${9 + count}`],
+    gateway: `${net}.1`,
+    routes: [{ dst: '198.18.0.0/16', gw: `${net}.2` }],
+  };
+  await c.kube.create(spiderSubnets, { metadata: { name }, spec } as KubeObject);
+  c.willRemove(spiderSubnets, name);
+  return name;
+}
+
+async function poolsOf(c: CaseSpace, subnet: string): Promise<SpiderIPPool[]> {
+  const { items } = await c.kube.list(spiderIPPools);
+  return items.filter(({ metadata }) => metadata?.ownerReferences?.[0]?.name === subnet) as SpiderIPPool[];
+}
+
+async function poolsBecome(c: CaseSpace, subnet: string, sizes: readonly number[]): Promise<void> {
+  const seen = async (): Promise<boolean> => {
+    const found = (await poolsOf(c, subnet)).map(({ status }) => status?.totalIPCount ?? 0);
+    return found.sort((a, b) => a - b).join() === [...sizes].sort((a, b) => a - b).join();
+  };
+  await waitFor(`pools of ${subnet} with ${sizes.join(', ') || 'nothing'}`, seen, { timeoutMs: 120_000 });
+}
+
+export function subnetCases(bed: () => Bed): void {
+  caseOf('D00008', 'a pool has gateway and routes of its subnet, and so has the pod', bed, async (c) => {
+    const net = c.subnet();
+    await subnetOf(c, net, 9);
+    const pool = await c.poolOf('p', { subnet: `${net}.0/24`, ips: [`${net}.10-${net}.12`] });
+    assert.equal((await c.readPool(pool)).spec.gateway, `${net}.1`);
+    await c.pod('web', { annotations: fromPools([pool]) });
+    const routes = await c.output('web', 'ip', 'route');
+    assert.match(routes, new RegExp(`^default via ${net}\\.1 dev eth0`, 'm'));
+    assert.match(routes, new RegExp(`^198\\.18\\.0\\.0/16 via ${net}\\.2 dev eth0`, 'm'));
+  });
+
+  caseOf('E00010', 'one family by subnet annotation, where both are on (with I00013)', bed, async (c) => {
+    const subnet = await subnetOf(c, c.subnet(), 9);
+    await workload(c, deployments, 'web', { annotations: { [subnetAnnotation]: `{"ipv4":["${subnet}"]}` } });
+    const found = await c.readyPods('web', 2);
+    await poolsBecome(c, subnet, [3]);
+    const [pool] = await poolsOf(c, subnet);
+    const held = [...(await c.records(pool?.metadata.name ?? '')).keys()].sort();
+    assert.deepEqual(found.flatMap(ipsOf).sort(), held);
+    assert.equal(held.length, 2);
+  });
+
+  caseOf(
+    'I00003',
+    'pools of applications are made, follow restarts and replicas, and go (with I00006, I00008)',
+    bed,
+    async (c) => {
+      const subnet = await subnetOf(c, c.subnet(), 12);
+      const annotations = { [subnetAnnotation]: `{"ipv4":["${subnet}"]}` };
+      for (const gvr of [deployments, statefulSets]) await workload(c, gvr, gvr.kind.toLowerCase(), { annotations });
+      await poolsBecome(c, subnet, [3, 3]);
+      const at = { namespace: c.namespace, name: 'deployment' };
+      for (const replicas of [3, 1, 3]) {
+        await c.kube.patch(deployments, at, { type: 'merge', body: { spec: { replicas } } });
+        await c.readyPods('deployment', replicas);
+      }
+      await poolsBecome(c, subnet, [3, 4]);
+      const template = podTemplate('deployment', { annotations: { ...annotations, again: 'yes' } });
+      await c.kube.patch(deployments, at, { type: 'merge', body: { spec: { template } } });
+      await c.readyPods('statefulset', 2);
+      for (const gvr of [deployments, statefulSets])
+        await c.kube.delete(gvr, { namespace: c.namespace, name: gvr.kind.toLowerCase() });
+      await poolsBecome(c, subnet, []);
+      const controlled = async (): Promise<unknown> =>
+        ((await c.kube.get(spiderSubnets, { name: subnet })) as { status?: { allocatedIPCount?: number } }).status
+          ?.allocatedIPCount;
+      await waitFor('all addresses to be back in the subnet', async () => (await controlled()) === 0);
+    },
+  );
+}
