@@ -7,6 +7,7 @@ import { bedUp, type Bed } from './cases/bed.ts';
 import { ippoolCases } from './cases/ippool.ts';
 import { multusCases } from './cases/multus.ts';
 import { refusedMultusCases } from './cases/multus-refused.ts';
+import { outageCases } from './cases/outages.ts';
 import { reclaimCases } from './cases/reclaim.ts';
 import { reservedCases } from './cases/reserved.ts';
 import { subnetCases } from './cases/subnet.ts';
@@ -33,4 +34,6 @@ describe('Spiderpool’s cases', () => {
     reclaimCases(theBed);
     subnetCases(theBed);
   });
+
+  describe('one after another', () => outageCases(theBed));
 });
