@@ -1,6 +1,7 @@
-/** The agent's HTTP endpoints: /healthz, /readyz, /metrics. No endpoint changes anything. */
+/** The agent's HTTP endpoints: /healthz, /readyz, /metrics, and Spiderpool's probes. No endpoint changes anything. */
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Registry } from 'prom-client';
+import { runtimeRoutes } from './runtime-probes.ts';
 
 export interface HealthSources {
   /** Component → why it is not ready; an empty list means ready. */
@@ -18,6 +19,10 @@ export function buildHealthServer(sources: HealthSources): FastifyInstance {
   app.get('/metrics', async (_, reply) =>
     reply.type(sources.metrics.contentType).send(await sources.metrics.metrics()),
   );
+  runtimeRoutes(app, {
+    notReady: () => firstReason(sources.readiness()),
+    notAlive: () => firstReason(sources.liveness()),
+  });
   return app;
 }
 
@@ -27,6 +32,11 @@ export function parseListenAddress(text: string): { readonly host: string; reado
   const port = Number(match?.[3]);
   if (match === null || port > 65_535) return undefined;
   return { host: match[1] ?? (match[2] === '' ? '::' : (match[2] ?? '::')), port };
+}
+
+function firstReason(components: Readonly<Record<string, readonly string[]>>): string | undefined {
+  const [first] = Object.entries(components).flatMap(([name, reasons]) => reasons.map((why) => `${name}: ${why}`));
+  return first;
 }
 
 function statusOf(components: Readonly<Record<string, readonly string[]>>): number {

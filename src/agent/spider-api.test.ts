@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { IpamTestApi } from '../cni/ipam-test-api.ts';
+import { IpamTestApi, type TestAgentOptions } from '../cni/ipam-test-api.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { buildSpiderApi } from './spider-api.ts';
 
@@ -13,7 +13,7 @@ const args = {
   podUID: 'uid-a',
 };
 
-function made(releaseConflictIps = true) {
+function made(releaseConflictIps = true, options: TestAgentOptions = {}) {
   const api = new IpamTestApi();
   api.addPool('p', {
     ipVersion: 4,
@@ -23,7 +23,7 @@ function made(releaseConflictIps = true) {
     routes: [{ dst: '10.9.0.0/16', gw: '10.0.0.2' }],
   });
   api.addPod('a');
-  const { state } = api.agent();
+  const { state } = api.agent(options);
   const app = buildSpiderApi({
     state,
     plugin: createIpamPlugin(state.deps, state),
@@ -105,4 +105,50 @@ describe("the socket of Spiderpool's executables", () => {
       assert.equal(api.endpoints.size, code === 200 ? 0 : 1);
     });
   }
+
+  it('serves a pod one call after the other: DEL waits for the ADD that its client gave up, other pods do not', async () => {
+    let resume: () => void = () => undefined;
+    let hold: Promise<void> | undefined = new Promise((resolve) => (resume = resolve));
+    let reached: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (reached = resolve));
+    const onStep: TestAgentOptions['onStep'] = (step, when) => {
+      if (step !== 'create endpoint' || when !== 'before') return;
+      const wait = hold;
+      hold = undefined;
+      reached();
+      return wait;
+    };
+    const { api, app } = made(true, { onStep });
+    api.addPod('b');
+    const add = (podName: string) => {
+      const payload = { ...args, podName, podUID: `uid-${podName}`, defaultIPv4IPPool: ['p'] };
+      return app.inject({ method: 'POST', url: '/v1/ipam/ip', payload });
+    };
+    const first = add('a');
+    await held;
+    let isReturned = false;
+    const returned = app.inject({ method: 'DELETE', url: '/v1/ipam/ip', payload: args }).then((answer) => {
+      isReturned = true;
+      return answer;
+    });
+    assert.equal((await add('b')).statusCode, 200);
+    assert.equal(isReturned, false);
+    resume();
+    assert.deepEqual([(await first).statusCode, (await returned).statusCode], [200, 200]);
+    assert.deepEqual(api.records('p'), { '10.0.0.11': 'default/b eth0' });
+    assert.deepEqual([...api.endpoints.keys()], ['default/b']);
+  });
+
+  it('answers the probes by what is so', async () => {
+    const probe = async (app: ReturnType<typeof made>['app'], name: string) =>
+      (await app.inject({ url: `/v1/runtime/${name}` })).statusCode;
+    const { app: well } = made();
+    const { app: ill } = made(true, { deps: { notReady: () => 'the API server cannot be reached' } });
+    for (const [name, code] of Object.entries({ startup: 500, readiness: 500, liveness: 200 })) {
+      assert.equal(await probe(well, name), 200, name);
+      assert.equal(await probe(ill, name), code, name);
+    }
+    const answer = await ill.inject({ url: '/v1/runtime/readiness' });
+    assert.equal(answer.json<string>(), 'the API server cannot be reached');
+  });
 });

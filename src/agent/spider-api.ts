@@ -12,9 +12,11 @@ import { addInterface, type InterfaceAddresses } from '../cni/ipam-add.ts';
 import { releasePod } from '../cni/ipam-release-pod.ts';
 import { routesOf } from '../cni/ipam-result.ts';
 import type { IpamState } from '../cni/ipam-state.ts';
-import { formatErrorChain } from '../core/error.ts';
+import { formatErrorChain, SluiceError } from '../core/error.ts';
 import { addressText } from '../ipam/endpoint-record.ts';
+import { KeyedQueue } from './keyed-queue.ts';
 import { agentLimits } from './limits.ts';
+import { runtimeRoutes } from './runtime-probes.ts';
 
 export interface SpiderApiSources {
   readonly state: IpamState;
@@ -70,11 +72,36 @@ export function buildSpiderApi(sources: SpiderApiSources): FastifyInstance {
     const { podNamespace, podName } = queryPod.parse(JSON.parse((await text(raw)) || '{}'));
     return sources.coordinator({ namespace: podNamespace, name: podName }, deadline());
   });
-  for (const probe of ['startup', 'readiness', 'liveness']) app.get(`/v1/runtime/${probe}`, () => ({}));
+  const { notReady } = sources.state.deps;
+  runtimeRoutes(app, { notReady, notAlive: () => undefined });
   return app;
 }
 
+/**
+ * Calls for one pod come after one another. A client that lost patience with its ADD sends DEL while the agent still adds:
+ * side by side DEL finds nothing, and ADD leaves an address that nobody returns.
+ */
+function podTurns(): <T>(pod: string, task: (signal: AbortSignal) => Promise<T>) => Promise<T> {
+  const queue = new KeyedQueue({ concurrency: agentLimits.cniConcurrency, waiting: agentLimits.cniQueue });
+  return (pod, task) => {
+    const signal = deadline();
+    const run = queue.run(pod, async () => {
+      signal.throwIfAborted();
+      return task(signal);
+    });
+    if (run !== undefined) return run;
+    throw new SluiceError({
+      code: 'limit_exceeded',
+      operation: 'serve addresses for',
+      object: `Pod ${pod}`,
+      what: `more than ${agentLimits.cniQueue} calls wait`,
+      remedy: 'the runtime tries again',
+    });
+  };
+}
+
 function addressRoutes(app: FastifyInstance, { state, plugin, releaseConflictIps }: SpiderApiSources): void {
+  const inTurn = podTurns();
   app.get('/v1/ipam/healthy', (_, reply) => {
     const reason = state.deps.notReady();
     return reason === undefined ? reply.send({}) : reply.code(500).send(JSON.stringify(reason));
@@ -87,26 +114,29 @@ function addressRoutes(app: FastifyInstance, { state, plugin, releaseConflictIps
       default_ipv6_ippool: args.defaultIPv6IPPool,
       clean_gateway: args.cleanGateway,
     };
-    return addAnswer(args.ifName, await addInterface(state, cniRequest('ADD', args, ipam), deadline()));
+    const request = cniRequest('ADD', args, ipam);
+    return addAnswer(args.ifName, await inTurn(podKey(args), (signal) => addInterface(state, request, signal)));
   });
   app.delete('/v1/ipam/ip', async ({ body }) => {
-    await plugin(cniRequest('DEL', attachmentSchema.parse(body), { type: 'spiderpool' }), deadline());
+    const args = attachmentSchema.parse(body);
+    await inTurn(podKey(args), (signal) => plugin(cniRequest('DEL', args, { type: 'spiderpool' }), signal));
     return {};
   });
   app.post('/v1/ipam/ips', () => ({}));
   app.delete('/v1/ipam/ips', async ({ body }, reply) => {
-    const {
-      podNamespace: namespace,
-      podName: name,
-      podUID: uid,
-      isReleaseConflictIPs: isConflict,
-    } = podSchema.parse(body);
+    const args = podSchema.parse(body);
+    const { podNamespace: namespace, podName: name, podUID: uid, isReleaseConflictIPs: isConflict } = args;
     if (isConflict && !releaseConflictIps)
       return reply.code(statelessForbidden).send('"forbid releasing IPs for stateless workload"');
-    const outcome = await releasePod(state, { namespace, name, uid, isConflict }, deadline());
+    const release = { namespace, name, uid, isConflict };
+    const outcome = await inTurn(podKey(args), (signal) => releasePod(state, release, signal));
     if (outcome !== 'static') return {};
     return reply.code(statefulForbidden).send('"forbid releasing IPs for stateful workload "');
   });
+}
+
+function podKey({ podNamespace, podName }: Pick<z.infer<typeof attachmentSchema>, 'podNamespace' | 'podName'>): string {
+  return `${podNamespace}/${podName}`;
 }
 
 function deadline(): AbortSignal {
