@@ -34,7 +34,16 @@ const confSchema = z.looseObject({
   clean_gateway: z.boolean().nullish(),
 });
 
-const routesSchema = z.array(z.object({ dst: z.string(), gw: z.string() }));
+const routeSchema = z
+  .object({
+    dst: z.string().refine((text) => parsePrefix(text) !== undefined, 'must be a CIDR such as 10.9.0.0/16'),
+    gw: z.string().refine((text) => parseIp(text) !== undefined, 'must be an IP address'),
+  })
+  .refine(
+    ({ dst, gw }) => parsePrefix(dst)?.address.family === parseIp(gw)?.family,
+    'dst and gw must use the same IP family',
+  );
+const routesSchema = z.array(routeSchema);
 
 export async function addAddresses(state: IpamState, request: CniRequest, signal: AbortSignal): Promise<CniResult> {
   return ipamResult(request, await addInterface(state, request, signal));
@@ -72,10 +81,12 @@ export async function addInterface(
     network: request.config.name,
   });
   const context = { request, pod, ownership, endpoint };
+  // Before anything is allocated: a mistake in it must not cost an address.
+  const wanted = parseAnnotation('Pod', spiderAnnotations.routes, pod.metadata?.annotations, routesSchema) ?? [];
   const { families, cleanGateway } = await planFamilies(state, context, signal);
   await returnOutdated(state, key, context, families);
   const allocations = await allocateChecked(state, key, context, families, signal);
-  const routes = podRoutes(pod, allocations, state);
+  const routes = podRoutes(pod, wanted, allocations, state);
   const of = endpointOwner(state, reference, podUid, ownership);
   await state.endpoints.record(of, interfaceEntry(key.interface, allocations, { cleanGateway, routes }), endpoint);
   return { allocations, cleanGateway, routes };
@@ -298,9 +309,14 @@ async function giveBack(
   }
 }
 
-function podRoutes(pod: IpamPod, allocations: readonly PoolAllocation[], { deps }: IpamState): PoolRoute[] {
-  const routes = parseAnnotation('Pod', spiderAnnotations.routes, pod.metadata?.annotations, routesSchema) ?? [];
-  return routes.filter((route) => {
+/** Those of the pod's routes whose gateway this interface reaches. */
+function podRoutes(
+  pod: IpamPod,
+  wanted: readonly PoolRoute[],
+  allocations: readonly PoolAllocation[],
+  { deps }: IpamState,
+): PoolRoute[] {
+  return wanted.filter((route) => {
     const gateway = parseIp(route.gw);
     const isOurs = allocations.some(({ pool }) => {
       const subnet = parsePrefix(pool.spec.subnet);
