@@ -161,6 +161,8 @@ static const char *parse_answer(const struct buffer *answer, int *status, const 
 	return NULL;
 }
 
+const char agent_not_running[] = "the agent is not running";
+
 const char *exchange(const char *socket_path, const struct buffer *request, const struct time_limits *limits,
 		     struct buffer *answer, int *status, const char **body, size_t *body_length)
 {
@@ -169,7 +171,7 @@ const char *exchange(const char *socket_path, const struct buffer *request, cons
 	if (fd < 0)
 		return errno == ENAMETOOLONG ? "the agent's socket path is too long" :
 		       errno == EACCES	     ? "the agent's socket may not be opened by this user" :
-					       "the agent is not running";
+					       agent_not_running;
 	const char *failure = send_request(fd, request, accept_until);
 	if (!failure)
 		failure = receive_answer(fd, answer, accept_until, limits->answer_ms);

@@ -19,6 +19,9 @@ struct time_limits {
 /* Reads `fd` to its end. NULL, or what went wrong. */
 const char *read_to_end(int fd, struct buffer *into, deadline_ms until);
 
+/* What `exchange` answers, this very pointer, when nobody listens on the socket: nothing was asked of anybody then. */
+extern const char agent_not_running[];
+
 /*
  * Sends the request to the agent's socket and reads what it answers: "\n"* "<status> <length>\n" <length bytes>.
  * An empty line says "accepted, working on it". NULL and *status, *body (inside `answer`) and *body_length, or what went wrong.

@@ -74,8 +74,19 @@ static bool build_request(struct buffer *request, const char *plugin, const stru
 	return ok && buffer_append(request, "", 1) && buffer_append(request, config->data ? config->data : "", config->length);
 }
 
-static int call_agent(const char *plugin, bool status_command, const struct buffer *config)
+/*
+ * DEL without an agent succeeds, so that pods end on a node whose agent is away. Nothing stays for ever: the interfaces go
+ * with the pod's namespace, its endpoint when the agent is back, its addresses by the controller's garbage collection.
+ */
+static int leave_to_collection(const char *plugin, const char *path)
 {
+	fprintf(stderr, "%s DEL: the agent is not running at %s; what the pod had is collected later\n", plugin, path);
+	return 0;
+}
+
+static int call_agent(const char *plugin, const char *command, const struct buffer *config)
+{
+	bool status_command = strcmp(command, "STATUS") == 0;
 	const char *path = getenv("SLUICE_CNI_SOCKET");
 	if (!path || !*path)
 		path = DEFAULT_SOCKET;
@@ -91,6 +102,8 @@ static int call_agent(const char *plugin, bool status_command, const struct buff
 		exchange(path, &request, status_command ? &status_limits : &limits, &answer, &status, &body, &body_length);
 	if (!failure)
 		return write_all(STDOUT_FILENO, body, body_length) ? status : 1;
+	if (failure == agent_not_running && strcmp(command, "DEL") == 0)
+		return leave_to_collection(plugin, path);
 
 	char message[256], details[512];
 	snprintf(message, sizeof(message), "%s: %s", plugin, failure);
@@ -115,5 +128,5 @@ int main(int argc, char **argv)
 		return print_error(CODE_IO, failure, "the container runtime must write the configuration and close stdin", &config);
 	if (strcmp(command, "VERSION") == 0)
 		return print_versions(&config);
-	return call_agent(plugin, strcmp(command, "STATUS") == 0, &config);
+	return call_agent(plugin, command, &config);
 }

@@ -118,6 +118,24 @@ describe('the CNI executable', () => {
     assert(ended.elapsedMs < 10_000);
   });
 
+  it('lets DEL succeed when there is no agent, and only then', async () => {
+    const text = JSON.stringify(config);
+    const plugins = ['sluice', 'spiderpool', 'coordinator'];
+    const ended = await Promise.all(plugins.map((plugin) => run(plugin, 'DEL', text, join(dir, 'none'))));
+    for (const { status, stdout } of ended) assert.deepEqual([status, stdout], [0, '']);
+    const refused = await withAgent(
+      (_, socket) => socket.destroy(),
+      () => run('sluice', 'DEL', text),
+    );
+    assertError(refused, 11, '0.4.0', /agent/);
+    const down = encodeWireAnswer({ exitStatus: 1, stdout: '{"code":11}' });
+    const failed = await withAgent(
+      (_, socket) => void socket.end(down),
+      () => run('sluice', 'DEL', text),
+    );
+    assert.deepEqual([failed.status, failed.stdout], [1, '{"code":11}'], 'what the agent answers counts');
+  });
+
   it('says "try again" within 10 s when the agent accepts but never answers', async () => {
     const sockets: Socket[] = [];
     const ended = await withAgent(
