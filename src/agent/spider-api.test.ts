@@ -67,6 +67,25 @@ describe("the socket of Spiderpool's executables", () => {
     assert.deepEqual(api.records('p'), {});
   });
 
+  for (const [conflicts, gateways] of [
+    [true, false],
+    [false, true],
+  ] as const)
+    it(`leaves to the executable what the agent cannot ask: conflicts ${conflicts}, gateways ${gateways}`, async () => {
+      const { api, app } = made(true, { deps: { detection: { conflicts, gateways, onConflict: () => undefined } } });
+      const add = (payload: object) => app.inject({ method: 'POST', url: '/v1/ipam/ip', payload });
+      const answer = await add({ ...args, netNamespace: '', defaultIPv4IPPool: ['p'] });
+      const [ip] = answer.json<{ ips: Record<string, unknown>[] }>().ips;
+      assert.deepEqual([ip?.['enableIPConflictDetection'], ip?.['enableGatewayDetection']], [conflicts, gateways]);
+      api.addPod('b');
+      const absent = { ...args, podName: 'b', podUID: 'uid-b', netNamespace: '/run/netns/not-there' };
+      assert.equal(
+        (await add({ ...absent, defaultIPv4IPPool: ['p'] })).statusCode,
+        500,
+        'the agent asks in a namespace',
+      );
+    });
+
   for (const [what, url, code] of [
     ['no endpoint', '/v1/workloadendpoint?podNamespace=default&podName=b', 404],
     ['no name', '/v1/workloadendpoint?podNamespace=default', 400],

@@ -115,7 +115,8 @@ function addressRoutes(app: FastifyInstance, { state, plugin, releaseConflictIps
       clean_gateway: args.cleanGateway,
     };
     const request = cniRequest('ADD', args, ipam);
-    return addAnswer(args.ifName, await inTurn(podKey(args), (signal) => addInterface(state, request, signal)));
+    const added = await inTurn(podKey(args), (signal) => addInterface(state, request, signal));
+    return addAnswer(args.ifName, added, probesLeft(state, request));
   });
   app.delete('/v1/ipam/ip', async ({ body }) => {
     const args = attachmentSchema.parse(body);
@@ -161,7 +162,20 @@ function cniRequest(
   };
 }
 
-function addAnswer(nic: string, added: InterfaceAddresses): object {
+interface Probes {
+  readonly conflicts: boolean;
+  readonly gateways: boolean;
+}
+
+/**
+ * What the executable shall ask the link itself: what is configured and the agent has not asked, for want of a namespace.
+ * Never twice: on ipvlan the executable, which reads in the pod, gets no answer and would call every gateway unreachable.
+ */
+function probesLeft({ deps: { detection } }: IpamState, { netns }: CniRequest): Probes {
+  return detection !== undefined && netns === undefined ? detection : { conflicts: false, gateways: false };
+}
+
+function addAnswer(nic: string, added: InterfaceAddresses, probes: Probes): object {
   const ips = added.allocations.map(({ address, pool }) => ({
     version: address.family,
     address: addressText(address, pool),
@@ -169,8 +183,8 @@ function addAnswer(nic: string, added: InterfaceAddresses): object {
     ipPool: pool.metadata.name ?? '',
     gateway: pool.spec.gateway ?? '',
     vlan: 0,
-    enableGatewayDetection: false,
-    enableIPConflictDetection: false,
+    enableGatewayDetection: probes.gateways && pool.spec.gateway !== undefined,
+    enableIPConflictDetection: probes.conflicts,
   }));
   return { ips, routes: routesOf(added).map(({ dst, gw }) => ({ ifName: nic, dst, gw })), dns: {} };
 }
