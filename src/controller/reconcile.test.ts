@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import type { NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
+import type { SpiderSubnet } from '../api/spidersubnet.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { SluiceError } from '../core/error.ts';
 import { silentLogger } from '../core/log.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
 import { PoolReconciler } from './pool-reconciler.ts';
+import { SubnetReconciler } from './subnet-reconciler.ts';
 import { WorkQueue } from './work-queue.ts';
 
 interface Named {
@@ -223,6 +225,34 @@ describe('pool reconciler', () => {
   it('tells of an overlap', async () => {
     const other = { ...poolOf(), metadata: { name: 'q' } };
     assert.deepEqual((await reconcile(poolOf(), [other])).events, ['Warning PoolsOverlap']);
+  });
+});
+
+describe('subnet reconciler', () => {
+  it('puts wrong records and counts right, one at a time or unreadable, and then does not write (I00022)', async () => {
+    const spec = { ipVersion: 4 as const, subnet: '10.0.0.0/24', ips: ['10.0.0.1-10.0.0.9'] };
+    const right = {
+      controlledIPPools: '{"p":{"ips":["10.0.0.1-10.0.0.3"]}}',
+      totalIPCount: 9,
+      allocatedIPCount: 3,
+    };
+    const pool: SpiderIPPool = { metadata: { name: 'p' }, spec: { ...spec, ips: ['10.0.0.1-10.0.0.3'] } };
+    for (const wrong of [
+      { controlledIPPools: '{"gone":{"ips":["10.0.0.7"]}}' },
+      { controlledIPPools: '{"p":' },
+      { controlledIPPools: undefined },
+      { totalIPCount: -1 },
+      { allocatedIPCount: 4 },
+    ]) {
+      const subnets = new Objects<SpiderSubnet>();
+      subnets.put({ metadata: { name: 's' }, spec, status: { ...right, ...wrong } });
+      const pools = { list: async () => [pool] };
+      const reconciler = new SubnetReconciler({ subnets, pools, log: silentLogger });
+      await reconciler.reconcile('s');
+      assert.deepEqual(subnets.map.get('/s')?.status, right);
+      await reconciler.reconcile('s');
+      assert.equal(subnets.writes.length, 1, JSON.stringify(wrong));
+    }
   });
 });
 
