@@ -22,6 +22,7 @@ import { ipamSettings } from './ipam-settings.ts';
 import { agentLimits } from './limits.ts';
 import { recordOnPod, warnPod } from './object-events.ts';
 import { PeriodicTask } from './periodic-task.ts';
+import { podTurns, takingTurns } from './pod-turns.ts';
 import { buildSpiderApi } from './spider-api.ts';
 
 export type PluginOptions = Pick<
@@ -86,14 +87,16 @@ export function pluginTable(options: PluginOptions, parts: PluginParts): ServedP
   });
   const state = new IpamState(ipam);
   const spiderpool = metrics.measured(createIpamPlugin(ipam, state), () => clock.monotonicMs());
+  const inTurn = podTurns();
   const spiderApi = buildSpiderApi({
     state,
     plugin: spiderpool,
+    inTurn,
     coordinator: async (pod, signal) => (await coordinator.of(pod, signal)).config,
     releaseConflictIps: settings.releaseConflictIps,
   });
   const plugins = {
-    ...{ sluice, 'cilium-cni': sluice, spiderpool },
+    ...{ sluice, 'cilium-cni': sluice, spiderpool: takingTurns(spiderpool, inTurn) },
     coordinator: createCoordinatorPlugin({
       log,
       onInterface: async ({ containerId, ifName, interfaceName }) =>

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { IpamTestApi, type TestAgentOptions } from '../cni/ipam-test-api.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
+import { podTurns } from './pod-turns.ts';
 import { buildSpiderApi } from './spider-api.ts';
 
 const args = {
@@ -27,6 +28,7 @@ function made(releaseConflictIps = true, options: TestAgentOptions = {}) {
   const app = buildSpiderApi({
     state,
     plugin: createIpamPlugin(state.deps, state),
+    inTurn: podTurns(),
     coordinator: async ({ name }) => ({ mode: name, overlayPodCIDR: [], serviceCIDR: [], tunePodRoutes: true }),
     releaseConflictIps,
   });

@@ -12,16 +12,18 @@ import { addInterface, type InterfaceAddresses } from '../cni/ipam-add.ts';
 import { releasePod } from '../cni/ipam-release-pod.ts';
 import { routesOf } from '../cni/ipam-result.ts';
 import type { IpamState } from '../cni/ipam-state.ts';
-import { formatErrorChain, SluiceError } from '../core/error.ts';
+import { formatErrorChain } from '../core/error.ts';
 import { addressText } from '../ipam/endpoint-record.ts';
-import { KeyedQueue } from './keyed-queue.ts';
 import { agentLimits } from './limits.ts';
+import type { PodTurns } from './pod-turns.ts';
 import { runtimeRoutes } from './runtime-probes.ts';
 
 export interface SpiderApiSources {
   readonly state: IpamState;
   /** The address plugin, for DEL. */
   readonly plugin: PluginHandler;
+  /** Shared with the plugin's own callers. */
+  readonly inTurn: PodTurns;
   readonly coordinator: (
     pod: { readonly namespace: string; readonly name: string },
     signal: AbortSignal,
@@ -77,31 +79,7 @@ export function buildSpiderApi(sources: SpiderApiSources): FastifyInstance {
   return app;
 }
 
-/**
- * Calls for one pod come after one another. A client that lost patience with its ADD sends DEL while the agent still adds:
- * side by side DEL finds nothing, and ADD leaves an address that nobody returns.
- */
-function podTurns(): <T>(pod: string, task: (signal: AbortSignal) => Promise<T>) => Promise<T> {
-  const queue = new KeyedQueue({ concurrency: agentLimits.cniConcurrency, waiting: agentLimits.cniQueue });
-  return (pod, task) => {
-    const signal = deadline();
-    const run = queue.run(pod, async () => {
-      signal.throwIfAborted();
-      return task(signal);
-    });
-    if (run !== undefined) return run;
-    throw new SluiceError({
-      code: 'limit_exceeded',
-      operation: 'serve addresses for',
-      object: `Pod ${pod}`,
-      what: `more than ${agentLimits.cniQueue} calls wait`,
-      remedy: 'the runtime tries again',
-    });
-  };
-}
-
-function addressRoutes(app: FastifyInstance, { state, plugin, releaseConflictIps }: SpiderApiSources): void {
-  const inTurn = podTurns();
+function addressRoutes(app: FastifyInstance, { state, plugin, inTurn, releaseConflictIps }: SpiderApiSources): void {
   app.get('/v1/ipam/healthy', (_, reply) => {
     const reason = state.deps.notReady();
     return reason === undefined ? reply.send({}) : reply.code(500).send(JSON.stringify(reason));
