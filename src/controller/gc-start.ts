@@ -12,6 +12,7 @@ import {
 import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import type { Clock } from '../core/clock.ts';
+import { formatErrorChain } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { OwnerObject } from '../ipam/pod-owner.ts';
 import type { Settings } from '../ipam/settings.ts';
@@ -19,6 +20,7 @@ import type { KubeClient } from '../kube/client.ts';
 import { removeFinalized } from '../kube/finalized-removal.ts';
 import type { Informer } from '../kube/informer.ts';
 import { GcCollector, type GcCollectorDeps } from './gc-collector.ts';
+import { EndpointCleaner } from './gc-endpoints.ts';
 import { kubeAccess } from './kube-access.ts';
 
 /** Garbage collection in the controller that leads: a scan now and then, and what happens to pods in between. */
@@ -40,14 +42,18 @@ export interface GcOptions {
 
 /** Registers with the informers; call it before they start. `run` resolves when the signal is aborted. */
 export function startGarbageCollection(options: GcOptions): { run(): Promise<void> } {
-  const { clock, signal, settings, pods } = options;
+  const { clock, signal, settings, pods, log } = options;
   if (!settings.gcEnabled) return { run: () => Promise.resolve() };
   const collector = createCollector(options);
+  const cleaner = settings.enableCleanOutdatedEndpoint ? createEndpointCleaner(options) : undefined;
   pods.on('update', (pod) => collector.podChanged(pod)).on('delete', (pod) => collector.podChanged(pod));
   const run = async (): Promise<void> => {
     for (let sinceScanMs = Infinity; !signal.aborted; sinceScanMs += collectMs) {
       if (sinceScanMs >= settings.gcIntervalS * 1000) {
         collector.scan();
+        await cleaner
+          ?.clean()
+          .catch((error: unknown) => log.warn({ error: formatErrorChain(error) }, 'endpoints not cleaned'));
         sinceScanMs = 0;
       }
       await clock.sleep(collectMs, signal).catch(() => undefined);
@@ -55,6 +61,19 @@ export function startGarbageCollection(options: GcOptions): { run(): Promise<voi
     }
   };
   return { run };
+}
+
+function createEndpointCleaner({ client, log }: GcOptions): EndpointCleaner {
+  return new EndpointCleaner({
+    endpoints: {
+      list: () => kubeAccess<SpiderEndpoint>(client, spiderEndpoints).list(),
+      remove: ({ metadata: { namespace, name = '', uid } }) =>
+        removeFinalized(client, spiderEndpoints, { namespace, name }, uid),
+    },
+    listPools: () => kubeAccess<SpiderIPPool>(client, spiderIPPools).list(),
+    readPod: (namespace, name) => kubeAccess<Pod>(client, podResource).read(namespace, name),
+    log,
+  });
 }
 
 /** What a collector takes; of the informers only their copies. */
