@@ -1,7 +1,9 @@
 /** 1,000 pods of ten agents from one pool: addresses a second, conflicts, and what a pod waits. */
 import assert from 'node:assert/strict';
 import { encodeAllocatedIps, type AllocationRecord } from '../src/ipam/allocated-ips.ts';
+import { unavailable } from '../test/real-apiserver/start.ts';
 import { TimedApi } from './ipam-api.ts';
+import { RealCluster } from './ipam-real.ts';
 import { oneByOne, TurnByLease, type Allocate } from './ipam-writers.ts';
 import { percentile, spread, type BenchRow, type Suite } from './report.ts';
 
@@ -16,6 +18,8 @@ interface Case {
   readonly pools: readonly { readonly name: string; readonly ips: string; readonly taken?: number }[];
   readonly how: 'agent' | 'five tries' | 'tries without end' | 'lease';
 }
+
+const realName = '1,000 addresses for 1,000 pods, kube-apiserver';
 
 const exact = [{ name: 'p', ips: '10.0.0.1-10.0.3.232' }] as const;
 const cases: readonly Case[] = [
@@ -49,9 +53,31 @@ export const ipamSuite: Suite = {
       }
       rows.push(...rowsOf(each, rounds));
     }
-    return rows;
+    return [...rows, ...(await realRows(quick, log))];
   },
 };
+
+/** Of a real API server, where this machine has one. */
+async function realRows(quick: boolean, log: (line: string) => void): Promise<BenchRow[]> {
+  const reason = unavailable();
+  if (reason !== undefined) {
+    log(`left out: ${realName}: ${reason}`);
+    return [];
+  }
+  const cluster = await RealCluster.start(agents);
+  try {
+    const rounds: Round[] = [];
+    const pods = quick ? 300 : 1000;
+    for (let round = 0; round < (quick ? 1 : 5); round++) {
+      const allocators = await cluster.round(`p${round}`, exact[0].ips, pods);
+      rounds.push({ ...(await allocateAll(allocators, pods)), conflicts: cluster.conflicts });
+      log(`${realName}: ${JSON.stringify(rounds.at(-1))}`);
+    }
+    return rowsOf({ name: realName, how: 'agent' }, rounds);
+  } finally {
+    await cluster.stop();
+  }
+}
 
 interface Round {
   readonly perSecond: number;
@@ -68,7 +94,11 @@ async function measure(each: Case, pods: number): Promise<Round> {
     if (pool.taken !== undefined) fill(api, pool.name, pool.taken);
   }
   for (let n = 0; n < pods; n++) api.addPod(`pod-${n}`);
-  const allocators = allocatorsOf(api, each);
+  return { ...(await allocateAll(allocatorsOf(api, each), pods)), conflicts: api.conflicts };
+}
+
+/** pod-0 to the last, those of an agent by its workers side by side. */
+async function allocateAll(allocators: readonly Allocate[], pods: number): Promise<Omit<Round, 'conflicts'>> {
   const waits: number[] = [];
   const addresses: string[] = [];
   let failures = 0;
@@ -95,7 +125,6 @@ async function measure(each: Case, pods: number): Promise<Round> {
   assert.equal(new Set(addresses).size, addresses.length, 'an address twice');
   return {
     perSecond: addresses.length / seconds,
-    conflicts: api.conflicts,
     failures,
     p50Ms: percentile(waits, 50),
     p99Ms: percentile(waits, 99),
@@ -133,7 +162,7 @@ function fill(api: TimedApi, name: string, taken: number): void {
   api.pools.set(name, { ...pool, status: { ...(allocatedIPs && { allocatedIPs }) } });
 }
 
-function rowsOf({ name, how }: Case, rounds: readonly Round[]): BenchRow[] {
+function rowsOf({ name, how }: Pick<Case, 'name' | 'how'>, rounds: readonly Round[]): BenchRow[] {
   const row = (metric: string, unit: string, values: readonly number[], baseline: number | null = null): BenchRow => ({
     ...{ suite: 'ipam', case: name, metric, unit, ...spread(values) },
     baseline: baseline === null ? null : 'Spiderpool, published, with container start',
