@@ -24,8 +24,9 @@ import { ipamResult } from './ipam-result.ts';
 import { findPod, podError, requirePodReference, type IpamState, type PodReference } from './ipam-state.ts';
 
 /**
- * ADD: an address per family that the pod asks for, or none at all. A crash between any two steps leaves a record in a
- * pool that the next ADD of the pod finds by UID and interface, or that garbage collection returns.
+ * ADD: an address per family that the pod asks for, or none at all. What fails after that (the gateway is silent), and a crash
+ * between any two steps, leave a record in a pool that the next ADD of the pod finds by UID and interface, or that DEL or garbage
+ * collection returns.
  */
 
 const confSchema = z.looseObject({
