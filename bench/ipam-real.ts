@@ -55,9 +55,11 @@ export class RealCluster {
     return cluster;
   }
 
-  /** A pool and pods that are new, and each agent's way to an address for one of them. */
-  async round(name: string, ips: string, count: number): Promise<Allocate[]> {
-    const pool = { metadata: { name }, spec: { ipVersion: 4, subnet: '10.0.0.0/16', ips: [ips] } };
+  /** A pool of 1,000 addresses and pods that are new, and each agent's way to an address for one of them. */
+  async round(number: number, count: number): Promise<Allocate[]> {
+    const name = `p${number}`;
+    const spec = { ipVersion: 4, subnet: `10.${number}.0.0/16`, ips: [`10.${number}.0.1-10.${number}.3.232`] };
+    const pool = { metadata: { name }, spec };
     await this.#admin.create(spiderIPPools, pool);
     for (let n = 0; n < count; n += 50)
       await Promise.all(Array.from({ length: Math.min(50, count - n) }, (_, at) => this.#addPod(name, n + at)));

@@ -69,7 +69,7 @@ async function realRows(quick: boolean, log: (line: string) => void): Promise<Be
     const rounds: Round[] = [];
     const pods = quick ? 300 : 1000;
     for (let round = 0; round < (quick ? 1 : 5); round++) {
-      const allocators = await cluster.round(`p${round}`, exact[0].ips, pods);
+      const allocators = await cluster.round(round, pods);
       rounds.push({ ...(await allocateAll(allocators, pods)), conflicts: cluster.conflicts });
       log(`${realName}: ${JSON.stringify(rounds.at(-1))}`);
     }
