@@ -333,9 +333,12 @@ describe('bandwidth limits, in a lab', () => {
     });
     assert.match(
       await sluice('bandwidth', 'list'),
-      /^node1 +demo\/a +eth0 +egress +20 Mbit\/s +pod +\S+ +\S+ Mbit\/s/m,
+      /^node1 +demo\/a +eth0 +egress +20 Mbit\/s +pod annotation +\S+ +\S+ Mbit\/s/m,
     );
-    assert.match(await sluice('endpoint', 'get', 'demo/a'), /^Bandwidth: .*egress 20 Mbit\/s \(.*, from pod\)/m);
+    assert.match(
+      await sluice('endpoint', 'get', 'demo/a'),
+      /^Bandwidth: .*egress 20 Mbit\/s \(.*, from pod annotation\)/m,
+    );
     await running;
   });
 
