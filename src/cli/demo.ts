@@ -58,7 +58,7 @@ async function runDemo(flags: DemoFlags): Promise<void> {
       report,
       link: flags.link,
       exampleDir: join(packageRoot(), 'examples', 'walkthrough'),
-      fullSpeedFactor: emulated ? 5 : 50,
+      fullSpeedFactor: emulated ? 10 : 50,
     });
   } catch (error) {
     const { formatErrorChain } = await import('../core/error.ts');

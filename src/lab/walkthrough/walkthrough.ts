@@ -20,7 +20,7 @@ export interface WalkthroughOptions {
   readonly link: WalkthroughLink;
   /** The folder with the four YAML files and the probes. */
   readonly exampleDir: string;
-  /** Full speed must be at least this many times the limit: 5 in the emulated VM, whose CPU depends on the host, 50 natively. */
+  /** Full speed must be at least this many times the limit: 10 in the emulated VM, 50 natively. */
   readonly fullSpeedFactor: number;
 }
 
