@@ -33,6 +33,7 @@ import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
+import { sameItems } from '../core/same-items.ts';
 import { PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
@@ -394,10 +395,6 @@ interface Written extends ProgrammedPolicy {
 interface Wanted extends EndpointPolicy {
   readonly audit: boolean;
   readonly compiled: EndpointPolicy;
-}
-
-function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
-  return a.length === b.length && a.every((item, i) => item === b[i]);
 }
 
 /** Without their number: an event is repeated when it says the same, and written anew when it does not. */

@@ -16,7 +16,7 @@ import { formatErrorChain } from '../core/error.ts';
 import { addressText } from '../ipam/endpoint-record.ts';
 import { agentLimits } from './limits.ts';
 import type { PodTurns } from './pod-turns.ts';
-import { runtimeRoutes } from './runtime-probes.ts';
+import { probeRoute, runtimeRoutes } from './runtime-probes.ts';
 
 export interface SpiderApiSources {
   readonly state: IpamState;
@@ -80,10 +80,7 @@ export function buildSpiderApi(sources: SpiderApiSources): FastifyInstance {
 }
 
 function addressRoutes(app: FastifyInstance, { state, plugin, inTurn, releaseConflictIps }: SpiderApiSources): void {
-  app.get('/v1/ipam/healthy', (_, reply) => {
-    const reason = state.deps.notReady();
-    return reason === undefined ? reply.send({}) : reply.code(500).send(JSON.stringify(reason));
-  });
+  probeRoute(app, '/v1/ipam/healthy', state.deps.notReady);
   app.post('/v1/ipam/ip', async ({ body }) => {
     const args = addSchema.parse(body);
     const ipam = {

@@ -21,7 +21,7 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { unlessNotFound } from '../kube/error.ts';
-import { removeFinalized } from '../kube/finalized-removal.ts';
+import { removeFinalized } from '../kube/removal.ts';
 import type { Informer } from '../kube/informer.ts';
 import type { IpFamily } from '../core/ip.ts';
 import type { OwnerObject, StaticKinds } from '../ipam/pod-owner.ts';

@@ -5,7 +5,8 @@ import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { attachmentStatus } from './attachment-status.ts';
-import { attachmentName, controllerOf, desiredAttachment, foreignController } from './attachment.ts';
+import { attachmentName, desiredAttachment, foreignController } from './attachment.ts';
+import { controllerOf } from '../ipam/pod-owner.ts';
 import type { EventWriter, ObjectAccess } from './ports.ts';
 
 /** SpiderMultusConfig → NetworkAttachmentDefinition: whatever happened, make the attachment what the config says. */
@@ -81,7 +82,7 @@ export class AttachmentReconciler {
     const { namespace = '', uid } = config.metadata;
     const isOld = (attachment: NetworkAttachmentDefinition | undefined): boolean =>
       attachment !== undefined &&
-      controllerOf(attachment)?.uid === uid &&
+      controllerOf(attachment.metadata)?.uid === uid &&
       !attachment.metadata.deletionTimestamp &&
       attachment.metadata.name !== attachmentName(config);
     for (const { metadata } of attachments

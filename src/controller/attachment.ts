@@ -1,6 +1,7 @@
 import { multusAnnotations, spiderAnnotations, spiderApiVersion } from '../api/spider.ts';
 import type { OwnerReference } from '../api/spider-schema.ts';
 import type { MultusConfigSpec, NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spidermultusconfig.ts';
+import { controllerOf } from '../ipam/pod-owner.ts';
 import { attachmentConfig } from './attachment-config.ts';
 
 /** The NetworkAttachmentDefinition that a SpiderMultusConfig asks for. */
@@ -62,11 +63,7 @@ export function foreignController(
   attachment: NetworkAttachmentDefinition,
   config: SpiderMultusConfig,
 ): OwnerReference | undefined {
-  const controller = controllerOf(attachment);
+  const controller = controllerOf(attachment.metadata);
   const isOwn = controller?.kind === 'SpiderMultusConfig' && controller.name === config.metadata.name;
   return isOwn ? undefined : controller;
-}
-
-export function controllerOf({ metadata }: NetworkAttachmentDefinition): OwnerReference | undefined {
-  return (metadata.ownerReferences ?? []).find((reference) => reference.controller === true);
 }

@@ -85,7 +85,7 @@ export class CertificateStore {
       } catch (error) {
         if (hasErrorCode(error, 'kube_not_found')) return this.#unstored(next);
         // Another controller was first; what it wrote serves as well.
-        if (!isConflict(error) || attempt >= attempts) throw error;
+        if (!hasErrorCode(error, 'kube_conflict') || attempt >= attempts) throw error;
       }
     }
   }
@@ -177,10 +177,6 @@ function contentOf({ data = {} }: Secret): IssuedCertificate {
 
 function encode(text: string): string {
   return Buffer.from(text).toString('base64');
-}
-
-function isConflict(error: unknown): boolean {
-  return hasErrorCode(error, 'kube_conflict');
 }
 
 function unusable({ namespace, name }: SecretName, what: string): SluiceError {

@@ -17,7 +17,7 @@ import type { Logger } from '../core/log.ts';
 import type { OwnerObject } from '../ipam/pod-owner.ts';
 import type { Settings } from '../ipam/settings.ts';
 import type { KubeClient } from '../kube/client.ts';
-import { removeFinalized } from '../kube/finalized-removal.ts';
+import { removeFinalized } from '../kube/removal.ts';
 import type { Informer } from '../kube/informer.ts';
 import { GcCollector, type GcCollectorDeps } from './gc-collector.ts';
 import { EndpointCleaner } from './gc-endpoints.ts';

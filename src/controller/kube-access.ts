@@ -1,7 +1,6 @@
 import type { KubeObject } from '../api/kubernetes.ts';
 import type { GroupVersionResource } from '../api/resources.ts';
-import { hasErrorCode } from '../core/error.ts';
-import type { KubeClient, ObjectRef } from '../kube/client.ts';
+import type { KubeClient } from '../kube/client.ts';
 import { unlessNotFound } from '../kube/error.ts';
 import { referenceTo, type EventRecorder } from '../kube/event-recorder.ts';
 import type { Informer } from '../kube/informer.ts';
@@ -30,20 +29,6 @@ export function kubeAccess<T extends object>(
     replace: async (object) => asOwn(await client.replace(gvr, asKube(object))),
     replaceStatus: async (object) => asOwn(await client.replaceStatus(gvr, asKube(object))),
   };
-}
-
-/** Deletes the object of this UID; succeeds when it is gone or another has its name. */
-export async function removeObject(
-  client: KubeClient,
-  gvr: GroupVersionResource,
-  ref: ObjectRef,
-  uid: string | undefined,
-): Promise<void> {
-  try {
-    await client.delete(gvr, ref, uid === undefined ? {} : { preconditions: { uid } });
-  } catch (error) {
-    if (!hasErrorCode(error, 'kube_not_found') && !hasErrorCode(error, 'kube_conflict')) throw error;
-  }
 }
 
 export function eventWriter(recorder: EventRecorder, gvr: GroupVersionResource): EventWriter {

@@ -31,7 +31,10 @@ export interface OwnerObject {
   };
 }
 
-export function controllerOf(metadata: IpamPod['metadata'] | OwnerObject['metadata']): OwnerReference | undefined {
+/** The owner that manages the object, of those that its metadata name. */
+export function controllerOf<Owner extends { readonly controller?: boolean | undefined }>(
+  metadata: { readonly ownerReferences?: readonly Owner[] | undefined } | undefined,
+): Owner | undefined {
   return metadata?.ownerReferences?.find((reference) => reference.controller === true);
 }
 

@@ -170,12 +170,14 @@ export function recvmsg(
   control: Uint8Array,
   flags: number,
 ): number | { readonly length: number; readonly controlLength: number } {
-  const iov = new BigUint64Array([addressOf(bytes), BigInt(bytes.byteLength)]);
-  // struct msghdr: name, its length, iov, their number, control, its length, flags.
+  // struct msghdr (name, its length, iov, their number, control, its length, flags), and the iov in the same memory: it must
+  // not be collected before the call.
   const message = new BigUint64Array([
-    ...[0n, 0n, addressOf(new Uint8Array(iov.buffer)), 1n],
+    ...[0n, 0n, 0n, 1n],
     ...[addressOf(control), BigInt(control.byteLength), 0n],
+    ...[addressOf(bytes), BigInt(bytes.byteLength)],
   ]);
+  message[2] = addressOf(new Uint8Array(message.buffer)) + 7n * 8n;
   const length = foreign.recvmsg(fd, message, flags);
   return length < 0 ? length : { length, controlLength: Number(message[5]) };
 }

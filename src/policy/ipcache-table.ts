@@ -9,6 +9,7 @@
 import type { Namespace, Node, Pod } from '../api/kubernetes.ts';
 import { bitsOf, formatPrefix, ipToPrefix, parseIp, parsePrefix, type IpAddress, type IpPrefix } from '../core/ip.ts';
 import { compareText, type Labels } from '../core/labels.ts';
+import { sameItems } from '../core/same-items.ts';
 import type { IdentityDescriptor, IdentityKind, NamedPort } from './identity.ts';
 import { namedPortsOf, namespaceLabels, newestLast, nodeAddresses, podAddresses, PrefixSet } from './ipcache.ts';
 import { PrefixTable } from './prefix-table.ts';
@@ -186,7 +187,7 @@ export class IpcacheTable {
     const before = { ...state };
     state.pod = pod;
     state.podClass = podClass;
-    if (!sameList(before.addresses, addresses)) {
+    if (!sameItems(before.addresses, addresses)) {
       state.addresses = addresses;
       this.#movePod(state, before.addresses, addresses);
     }
@@ -215,7 +216,7 @@ export class IpcacheTable {
     const addresses = [...new Set(ips.map((ip) => this.#textOf(ip)))];
     const before = this.#nodes.get(name) ?? [];
     this.#nodes.set(name, addresses);
-    if (sameList(before, addresses)) return;
+    if (sameItems(before, addresses)) return;
     for (const text of before) {
       const entry = this.#entries.get(text);
       if (entry === undefined) continue;
@@ -324,9 +325,5 @@ function labelsKey(labels: Labels): string {
 }
 
 function sameOwn(a: OwnAddresses | undefined, b: OwnAddresses | undefined): boolean {
-  return a === b || (a !== undefined && b !== undefined && a.uid === b.uid && sameList(a.ips, b.ips));
-}
-
-function sameList(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((text, i) => text === b[i]);
+  return a === b || (a !== undefined && b !== undefined && a.uid === b.uid && sameItems(a.ips, b.ips));
 }

@@ -2,6 +2,7 @@
 
 import type { NetworkPolicy } from '../api/kubernetes.ts';
 import { compareText } from '../core/labels.ts';
+import { sameItems } from '../core/same-items.ts';
 import type { Diagnostic } from './diagnostics.ts';
 import { prefixesOf, type PolicyNode } from './node.ts';
 import { parsePolicy } from './parse.ts';
@@ -91,10 +92,6 @@ export class PolicyIndex {
 }
 
 const noPrefixes: readonly string[] = [];
-
-function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
-  return a.length === b.length && a.every((item, i) => item === b[i]);
-}
 
 class LazyPolicy {
   readonly #policy: NetworkPolicy;
