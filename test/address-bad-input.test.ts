@@ -224,7 +224,7 @@ const manifests: readonly (readonly [string, Kind, object, string, RegExp, Reado
     'SpiderMultusConfig',
     { cniType: 'sriov', sriov: { resourceName: '' } },
     'spec.sriov.resourceName',
-    /./,
+    /name what the device plugin offers/,
   ],
   [
     'a lowest rate above the highest',
@@ -233,8 +233,20 @@ const manifests: readonly (readonly [string, Kind, object, string, RegExp, Reado
     'spec.sriov.minTxRateMbps',
     /lower it/,
   ],
-  ['no parent', 'SpiderMultusConfig', { cniType: 'ipoib', ipoib: { master: '' } }, 'spec.ipoib.master', /./],
-  ['no bridge', 'SpiderMultusConfig', { cniType: 'ovs', ovs: { bridge: '' } }, 'spec.ovs.bridge', /./],
+  [
+    'no parent',
+    'SpiderMultusConfig',
+    { cniType: 'ipoib', ipoib: { master: '' } },
+    'spec.ipoib.master',
+    /name the IPoIB interface/,
+  ],
+  [
+    'no bridge',
+    'SpiderMultusConfig',
+    { cniType: 'ovs', ovs: { bridge: '' } },
+    'spec.ovs.bridge',
+    /name the Open vSwitch bridge/,
+  ],
   [
     'a trunk backwards',
     'SpiderMultusConfig',

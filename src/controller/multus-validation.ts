@@ -100,9 +100,9 @@ function validateBlockFields(spec: MultusConfigSpec, block: TypeBlock, field: st
     case 'sriov':
       return validateSriov(field, spec.sriov);
     case 'ibsriov':
-      return nonEmpty(`${field}.resourceName`, spec.ibsriov?.resourceName);
+      return nonEmpty(`${field}.resourceName`, spec.ibsriov?.resourceName, deviceResource);
     case 'ipoib':
-      return nonEmpty(`${field}.master`, spec.ipoib?.master);
+      return nonEmpty(`${field}.master`, spec.ipoib?.master, 'the IPoIB interface of the nodes, such as ib0');
     case 'ovs':
       return validateOvs(field, spec.ovs);
   }
@@ -141,7 +141,7 @@ function validateVlanMode(field: string, vlan: MultusConfigSpec['vlan']): FieldE
 }
 
 function validateSriov(field: string, sriov: MultusConfigSpec['sriov']): FieldError[] {
-  const errors = nonEmpty(`${field}.resourceName`, sriov?.resourceName);
+  const errors = nonEmpty(`${field}.resourceName`, sriov?.resourceName, deviceResource);
   const { minTxRateMbps = 0, maxTxRateMbps } = sriov ?? {};
   errors.push(...inRange(`${field}.vlanID`, sriov?.vlanID, 0, 4094));
   if (maxTxRateMbps !== undefined && minTxRateMbps > maxTxRateMbps) {
@@ -152,7 +152,10 @@ function validateSriov(field: string, sriov: MultusConfigSpec['sriov']): FieldEr
 }
 
 function validateOvs(field: string, ovs: MultusConfigSpec['ovs']): FieldError[] {
-  const errors = [...nonEmpty(`${field}.bridge`, ovs?.bridge), ...inRange(`${field}.vlan`, ovs?.vlan, 0, 4094)];
+  const errors = [
+    ...nonEmpty(`${field}.bridge`, ovs?.bridge, 'the Open vSwitch bridge of the nodes, such as br1'),
+    ...inRange(`${field}.vlan`, ovs?.vlan, 0, 4094),
+  ];
   for (const [index, trunk] of (ovs?.trunk ?? []).entries()) {
     const at = `${field}.trunk[${index}]`;
     for (const key of ['minID', 'maxID', 'id'] as const) errors.push(...inRange(`${at}.${key}`, trunk[key], 0, 4094));
@@ -218,6 +221,8 @@ function inRange(field: string, value: number | undefined, min: number, max: num
   return [invalid(field, value, `must be in the range of ${min} to ${max}`)];
 }
 
-function nonEmpty(field: string, text: string | undefined): FieldError[] {
-  return text === undefined || text === '' ? [required(field, 'must not be empty')] : [];
+const deviceResource = 'what the device plugin offers, such as spidernet.io/sriov_netdevice';
+
+function nonEmpty(field: string, text: string | undefined, what: string): FieldError[] {
+  return text === undefined || text === '' ? [required(field, `must not be empty: name ${what}`)] : [];
 }
