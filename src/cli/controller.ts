@@ -1,6 +1,7 @@
 /** `sluice controller`: the cluster's one controller, in the foreground. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { defaultConfigPath } from './config-path.ts';
+import { registerControllerCleanupCommand } from './controller-cleanup.ts';
 import { createLogger, stopSignal } from './process.ts';
 
 interface ControllerFlags {
@@ -31,7 +32,7 @@ export const configOption = (): Option =>
   new Option('--config <file>', `conf.yml, docs/reference/configuration.md (default: ${defaultConfigPath} if there)`);
 
 export function registerControllerCommand(program: Command): void {
-  program
+  const controller = program
     .command('controller')
     .description('generate attachments, keep pools, serve the admission webhooks')
     .option('--kubeconfig <file>', 'default: the service account, or what $KUBECONFIG and ~/.kube/config say')
@@ -49,6 +50,7 @@ export function registerControllerCommand(program: Command): void {
     .option('--strict-subnet', 'refuse pools whose subnet has host bits instead of clearing them', false)
     .addOption(logLevelOption())
     .action(runController);
+  registerControllerCleanupCommand(controller);
 }
 
 async function runController(flags: ControllerFlags): Promise<void> {

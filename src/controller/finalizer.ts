@@ -1,7 +1,7 @@
 import { spiderFinalizer } from '../api/spider.ts';
 
 interface Finalized {
-  readonly metadata: { readonly finalizers?: string[] | undefined };
+  readonly metadata: { readonly finalizers?: readonly string[] | undefined };
 }
 
 /** The object without Spiderpool's finalizer; undefined when it has none: whoever else holds it is not ours to judge. */

@@ -12,11 +12,14 @@ import { unlessNotFound } from '../kube/error.ts';
  * that no two clocks are compared.
  */
 
+/** Its name, in the controllers' namespace. */
+export const leaseName = 'sluice-controller';
+
 const durationMs = 15_000;
 const renewMs = 5_000;
 const retryMs = 2_000;
 
-interface Lease extends KubeObject {
+export interface Lease extends KubeObject {
   readonly spec?: {
     readonly holderIdentity?: string | null;
     readonly leaseDurationSeconds?: number;
@@ -29,7 +32,6 @@ interface Lease extends KubeObject {
 export interface LeaderOptions {
   readonly client: KubeClient;
   readonly namespace: string;
-  readonly name: string;
   /** Unique to this process. */
   readonly identity: string;
   readonly clock: Clock;
@@ -90,27 +92,27 @@ export class LeaderElection {
   }
 
   #read(): Promise<Lease | undefined> {
-    const { client, namespace, name } = this.#options;
-    return unlessNotFound(client.get<Lease>(leases, { namespace, name }));
+    const { client, namespace } = this.#options;
+    return unlessNotFound(client.get<Lease>(leases, { namespace, name: leaseName }));
   }
 
   #isTakeable(lease: Lease): boolean {
     const holder = lease.spec?.holderIdentity;
     if (!holder || holder === this.#options.identity) return true;
-    const renewal = `${holder} ${lease.spec?.renewTime ?? ''} ${lease.metadata?.resourceVersion ?? ''}`;
+    const renewal = renewalOf(lease);
     const nowMs = this.#options.clock.monotonicMs();
     if (this.#seen?.renewal !== renewal) this.#seen = { renewal, atMs: nowMs };
     return nowMs - this.#seen.atMs > durationMs;
   }
 
   #claim(lease: Lease | undefined): Lease {
-    const { namespace, name, identity, clock } = this.#options;
+    const { namespace, identity, clock } = this.#options;
     // MicroTime: six digits of a second.
     const now = new Date(clock.nowMs()).toISOString().replace('Z', '000Z');
     const isOurs = lease?.spec?.holderIdentity === identity;
     return {
       ...lease,
-      metadata: lease?.metadata ?? { namespace, name },
+      metadata: lease?.metadata ?? { namespace, name: leaseName },
       spec: {
         ...lease?.spec,
         holderIdentity: identity,
@@ -121,4 +123,22 @@ export class LeaderElection {
       },
     };
   }
+}
+
+/** Whether a controller lives: undefined when the lease was not renewed or taken for as long as one may take for it. */
+export async function livingLeader(client: KubeClient, lease: Lease, clock: Clock): Promise<string | undefined> {
+  const ref = { namespace: lease.metadata?.namespace, name: leaseName };
+  const runsOutMs = lease.spec?.holderIdentity ? durationMs : 0;
+  const endMs = clock.monotonicMs() + runsOutMs + 2 * retryMs;
+  while (clock.monotonicMs() < endMs) {
+    await clock.sleep(500);
+    const now = await unlessNotFound(client.get<Lease>(leases, ref));
+    if (now?.spec?.holderIdentity && renewalOf(now) !== renewalOf(lease)) return now.spec.holderIdentity;
+  }
+  return undefined;
+}
+
+/** Another text with each renewal. */
+function renewalOf({ spec, metadata }: Lease): string {
+  return `${spec?.holderIdentity ?? ''} ${spec?.renewTime ?? ''} ${metadata?.resourceVersion ?? ''}`;
 }

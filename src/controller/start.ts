@@ -78,7 +78,7 @@ async function lead(options: ControllerOptions, parts: Parts, onReady: () => voi
   // Unique while the process lives, since nobody else can listen there; the same after a restart, which then need
   // not wait for its own old lease to run out.
   const identity = `${hostname()}/${new URL(parts.webhookUrl).host}`;
-  const election = new LeaderElection({ client, namespace, name: 'sluice-controller', identity, clock, log });
+  const election = new LeaderElection({ client, namespace, identity, clock, log });
   const hasLeases = await servesLeases(client, namespace, clock, options);
   const work = new AbortController();
   const stopWork = (): void => work.abort();
