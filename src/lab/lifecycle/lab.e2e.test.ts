@@ -118,6 +118,7 @@ describe('a lab', () => {
 
   it('runs commands with input, exit status and a terminal', async () => {
     assert.equal((await kubectl(['exec', 'shell', '--', 'sh', '-c', 'exit 4'])).code, 4);
+    assert.equal(await must(['exec', 'shell', '--', 'readlink', '/proc/self/fd/0']), '/dev/null\n');
     assert.equal(await must(['exec', '-i', 'shell', '--', 'cat'], 'from standard input'), 'from standard input');
     const big = 'x'.repeat(3_000_000);
     assert.equal((await must(['exec', '-i', 'shell', '--', 'wc', '-c'], big)).trim(), String(big.length));

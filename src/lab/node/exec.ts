@@ -2,8 +2,9 @@
  * kubectl exec over a WebSocket: each binary message starts with its channel (0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize;
  * v5 adds 255 = "this channel is closed"). KEP-4006; k8s.io/apimachinery/pkg/util/remotecommand.
  */
-import { execFile, spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { execFile, spawn, type ChildProcessByStdio } from 'node:child_process';
 import { readlinkSync } from 'node:fs';
+import type { Readable, Writable } from 'node:stream';
 import type { RawData, WebSocket } from 'ws';
 import type { Logger } from '../../core/log.ts';
 import { childrenOf } from '../process.ts';
@@ -29,8 +30,8 @@ export function runExec(webSocket: WebSocket, target: ExecTarget, log: Logger): 
   const child = start(target);
   pump(child.stdout, webSocket, channel.stdout, target.stdout);
   pump(child.stderr, webSocket, channel.stderr, target.stderr && !target.tty);
-  child.stdin.on('error', () => undefined);
-  if (!target.stdin) child.stdin.end();
+  child.stdin?.on('error', () => undefined);
+  if (!target.stdin) child.stdin?.end();
   webSocket.on('message', (data) => onMessage(toBuffer(data), child, target));
   webSocket.on('close', () => killExec(child));
   webSocket.on('error', () => webSocket.terminate());
@@ -41,8 +42,13 @@ export function runExec(webSocket: WebSocket, target: ExecTarget, log: Logger): 
   });
 }
 
-/** In the container's cgroup, so that it ends with the container. */
-function start(target: ExecTarget): ChildProcessWithoutNullStreams {
+type ExecProcess = ChildProcessByStdio<Writable | null, Readable, Readable>;
+
+/**
+ * In the container's cgroup, so that it ends with the container. Without `stdin` it reads from /dev/null, as with containerd: Node's
+ * pipe is a socket, and bash (Debian's, SSH_SOURCE_BASHRC) takes a socket for rsh and would run the machine's ~/.bashrc first.
+ */
+function start(target: ExecTarget): ExecProcess {
   const inside =
     target.workingDir === undefined
       ? target.command
@@ -50,7 +56,12 @@ function start(target: ExecTarget): ChildProcessWithoutNullStreams {
   const line = target.enter.length === 0 ? inside : [...target.enter, '--', ...inside];
   const moved = ['-c', 'echo 0 > "$0/cgroup.procs" 2>/dev/null; exec "$@"', target.cgroup, ...line];
   const env = { TERM: 'xterm', ...target.env };
-  if (!target.tty) return spawn('sh', moved, { env, cwd: '/', detached: true });
+  if (!target.tty) {
+    const options = { env, cwd: '/', detached: true };
+    return target.stdin
+      ? spawn('sh', moved, { ...options, stdio: 'pipe' })
+      : spawn('sh', moved, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  }
   // util-linux script gives the command a terminal and hands on its exit status.
   const quoted = ['exec', 'sh', ...moved].map(shellQuote).join(' ');
   return spawn('script', ['-qfec', quoted, '--echo', 'always', '/dev/null'], {
@@ -70,14 +81,14 @@ function pump(stream: NodeJS.ReadableStream, webSocket: WebSocket, number: numbe
   });
 }
 
-function onMessage(message: Buffer, child: ChildProcessWithoutNullStreams, target: ExecTarget): void {
+function onMessage(message: Buffer, child: ExecProcess, target: ExecTarget): void {
   const payload = message.subarray(1);
   switch (message[0]) {
     case channel.stdin:
-      if (target.stdin && !child.stdin.writableEnded) child.stdin.write(payload);
+      if (child.stdin?.writableEnded === false) child.stdin.write(payload);
       return;
     case channel.close:
-      if (payload[0] === channel.stdin) child.stdin.end();
+      if (payload[0] === channel.stdin) child.stdin?.end();
       return;
     case channel.resize:
       if (target.tty) resize(child, payload.toString('utf8'));
@@ -88,7 +99,7 @@ function onMessage(message: Buffer, child: ChildProcessWithoutNullStreams, targe
 }
 
 /** {"Width":80,"Height":24}: set on the terminal that script's child has as its standard input. */
-function resize(child: ChildProcessWithoutNullStreams, text: string, triesLeft = 50): void {
+function resize(child: ExecProcess, text: string, triesLeft = 50): void {
   const { Width, Height } = JSON.parse(text) as { Width?: number; Height?: number };
   const inner = childrenOf(child.pid ?? 0)[0];
   const tty = inner === undefined ? undefined : linkOf(`/proc/${inner}/fd/0`);
@@ -100,7 +111,7 @@ function resize(child: ChildProcessWithoutNullStreams, text: string, triesLeft =
 }
 
 /** The whole process group: nsenter's child is in another pid namespace but in the same group. */
-function killExec(child: ChildProcessWithoutNullStreams): void {
+function killExec(child: ExecProcess): void {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   try {
     process.kill(-child.pid, 'SIGKILL');

@@ -68,14 +68,22 @@ export async function pingReplies(cluster: Cluster, from: PodRef, ip: string, co
   return Number(received);
 }
 
+export interface HttpProbe {
+  readonly answered: boolean;
+  /** What the last attempt ended with, for a report that has to explain itself. */
+  readonly ended: string;
+}
+
 /** Whether `to` answers an HTTP request with its name, in one of so many attempts: a busy machine may miss the first's 8 s. */
-export async function httpAnswers(cluster: Cluster, from: PodRef, to: PodView, attempts: number): Promise<boolean> {
+export async function httpProbe(cluster: Cluster, from: PodRef, to: PodView, attempts: number): Promise<HttpProbe> {
   const script = `exec 3<>/dev/tcp/${to.ip ?? ''}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 5 cat <&3`;
+  let ended = 'not tried';
   for (let attempt = 0; attempt < attempts; attempt++) {
     const result = await cluster.exec(from, ['timeout', '8', 'bash', '-c', script], 60_000);
-    if (result.exitCode === 0 && result.stdout.includes(to.name)) return true;
+    ended = `status ${result.exitCode} ${result.stderr.trim()}`.trim();
+    if (result.exitCode === 0 && result.stdout.includes(to.name)) return { answered: true, ended };
   }
-  return false;
+  return { answered: false, ended };
 }
 
 async function mustExec(cluster: Cluster, pod: PodRef, command: readonly string[]): Promise<void> {

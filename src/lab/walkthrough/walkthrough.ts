@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { formatErrorChain } from '../../core/error.ts';
 import { formatIpRange, ipInRange } from './pool-range.ts';
 import type { Cluster, PodView } from './cluster.ts';
-import { goodputMbps, httpAnswers, pingReplies } from './measure.ts';
+import { goodputMbps, httpProbe, pingReplies, type HttpProbe } from './measure.ts';
 import type { Report } from './report.ts';
 import { eventually } from './wait.ts';
 
@@ -252,12 +252,12 @@ async function expectTraffic(
     expected: egressOpen ? `${sent} of ${sent}` : `0 of ${sent}`,
     passed: outPings === (egressOpen ? sent : 0),
   });
-  const outTcp = await httpAnswers(cluster, subject, outside, egressOpen ? patience : 1);
+  const outTcp = await httpProbe(cluster, subject, outside, egressOpen ? patience : 1);
   report.check({
     claim: `${when}: TCP out of a replica`,
-    measured: outTcp ? 'answered' : 'no answer',
+    measured: outTcp.answered ? 'answered' : unanswered(outTcp, egressOpen),
     expected: egressOpen ? 'answered' : 'no answer',
-    passed: outTcp === egressOpen,
+    passed: outTcp.answered === egressOpen,
   });
   const inPings = await pingReplies(cluster, outside, subject.ip ?? '', sent);
   report.check({
@@ -266,11 +266,15 @@ async function expectTraffic(
     expected: `${sent} of ${sent}`,
     passed: inPings === sent,
   });
-  const inTcp = await httpAnswers(cluster, outside, subject, patience);
+  const inTcp = await httpProbe(cluster, outside, subject, patience);
   report.check({
     claim: `${when}: HTTP into a replica`,
-    measured: inTcp ? 'answered with its name' : 'no answer',
+    measured: inTcp.answered ? 'answered with its name' : unanswered(inTcp, true),
     expected: 'answered with its name',
-    passed: inTcp,
+    passed: inTcp.answered,
   });
+}
+
+function unanswered(probe: HttpProbe, expectedAnswer: boolean): string {
+  return expectedAnswer ? `no answer (${probe.ended})` : 'no answer';
 }
