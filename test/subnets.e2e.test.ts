@@ -7,9 +7,12 @@ import { parse } from 'yaml';
 import type { KubeObject } from '../src/api/kubernetes.ts';
 import {
   configMaps,
+  cronJobs,
   customResourceDefinitions,
   deployments,
+  jobs,
   namespaces,
+  pods,
   spiderCoordinators,
   spiderIPPools,
   spiderReservedIPs,
@@ -26,6 +29,11 @@ import { loadKubeConfig } from '../src/kube/config.ts';
 import { isNotFound } from '../src/kube/error.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
 
+const cloneSets = {
+  ...{ group: 'apps.kruise.io', version: 'v1alpha1', plural: 'clonesets', kind: 'CloneSet' },
+  namespaced: true,
+} as const;
+
 const stop = new AbortController();
 let server: TestApiServer;
 let client: KubeClient;
@@ -39,6 +47,8 @@ before(async () => {
   for (const file of readdirSync(dir)) {
     await client.create(customResourceDefinitions, parse(readFileSync(new URL(file, dir), 'utf8')) as KubeObject);
   }
+  // The lab's API has no Jobs; these stand in for them, and for another project's workload.
+  for (const gvr of [jobs, cronJobs, cloneSets]) await client.create(customResourceDefinitions, definitionOf(gvr));
   await eventually(async () => (await client.list(spiderCoordinators)).items.length === 0, 'definitions served');
   await client.create(namespaces, { metadata: { name: 'demo' } });
   const webhook = { host: '127.0.0.1', port: 0 };
@@ -53,10 +63,20 @@ after(async () => {
   await server.close();
 });
 
+function definitionOf({ group, version, plural, kind }: GroupVersionResource): KubeObject {
+  const openAPIV3Schema = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true };
+  const versions = [{ name: version, served: true, storage: true, schema: { openAPIV3Schema } }];
+  const names = { plural, kind, singular: kind.toLowerCase(), listKind: `${kind}List` };
+  return {
+    metadata: { name: `${plural}.${group}` },
+    spec: { group, scope: 'Namespaced', names, versions },
+  } as KubeObject;
+}
+
 async function eventually(check: () => Promise<boolean>, what: string): Promise<void> {
-  const endMs = Date.now() + 10_000;
+  const endMs = Date.now() + 60_000;
   while (!(await check().catch(() => false))) {
-    assert.ok(Date.now() < endMs, `not within 10 s: ${what}`);
+    assert.ok(Date.now() < endMs, `not within 60 s: ${what}`);
     await sleep(20);
   }
 }
@@ -140,6 +160,116 @@ describe('subnets', () => {
     await client.delete(deployments, at);
     await eventually(async () => (await own()) === undefined, 'pool removed');
   });
+});
+
+describe('pools of Jobs, of owners that are not watched, and of lone pods', () => {
+  const namespace = 'demo';
+  const container = { name: 'c', image: 'none' };
+  const annotated = (more: Record<string, string> = {}): object => ({
+    annotations: { 'ipam.spidernet.io/subnet': '{"ipv4":["s5"]}', ...more },
+  });
+  const jobSpec = (parallelism: number, more: Record<string, string> = {}): object => ({
+    parallelism,
+    template: { metadata: annotated(more), spec: { containers: [container] } },
+  });
+  const at = (name: string) => ({ namespace, name });
+  const make = (gvr: GroupVersionResource, name: string, spec: object): Promise<KubeObject> =>
+    client.create(gvr, { metadata: at(name), spec } as KubeObject);
+  const makePod = (name: string, owner?: KubeObject, more: Record<string, string> = {}): Promise<KubeObject> => {
+    const { apiVersion, kind, metadata } = owner ?? {};
+    const reference = { apiVersion, kind, name: metadata?.name, uid: metadata?.uid, controller: true };
+    const ownerReferences = owner === undefined ? [] : [reference];
+    const spec = { containers: [container], nodeName: 'nowhere' };
+    return client.create(pods, { metadata: { ...at(name), ...annotated(more), ownerReferences }, spec } as KubeObject);
+  };
+  const ended = (name: string): Promise<KubeObject> =>
+    client.patch(
+      pods,
+      at(name),
+      { type: 'merge', body: { status: { phase: 'Succeeded' } } },
+      { subresource: 'status' },
+    );
+  const removePod = (name: string): Promise<unknown> => client.delete(pods, at(name), { gracePeriodSeconds: 0 });
+  const sizes = async (): Promise<Record<string, number>> => {
+    const { items } = await client.list(spiderIPPools);
+    const own = (items as unknown as SpiderIPPool[]).filter(({ metadata }) => metadata.name?.startsWith('auto4-'));
+    const last = (text = ''): number => Number(text.split('.').at(-1));
+    const count = (range: string): number => last(range.split('-').at(-1)) - last(range.split('-')[0]) + 1;
+    const total = ({ spec }: SpiderIPPool): number => (spec.ips ?? []).reduce((sum, range) => sum + count(range), 0);
+    return Object.fromEntries(own.map((pool) => [pool.metadata.name?.split('-')[1] ?? '', total(pool)]));
+  };
+  const become = async (wanted: Record<string, number>, what: string): Promise<void> => {
+    let seen: Record<string, number> = {};
+    const text = (map: Record<string, number>): string => JSON.stringify(Object.entries(map).sort());
+    await eventually(async () => text((seen = await sizes())) === text(wanted), what).catch((error: unknown) => {
+      assert.fail(`${String(error)}: ${JSON.stringify(seen)}`);
+    });
+  };
+
+  before(() => create(spiderSubnets, 's5', { subnet: '10.65.0.0/24', ips: ['10.65.0.10-10.65.0.99'] }));
+
+  it('a Job’s goes when it has finished, or is deleted; a CronJob’s grows with its Jobs and outlives them', async () => {
+    await make(jobs, 'once', jobSpec(3));
+    await make(jobs, 'fixed', jobSpec(3, { 'ipam.spidernet.io/ippool-ip-number': '7' }));
+    await make(jobs, 'kept', jobSpec(1, { 'ipam.spidernet.io/ippool-reclaim': 'false' }));
+    const cron = await make(cronJobs, 'nightly', { schedule: '@daily', jobTemplate: { spec: jobSpec(2) } });
+    await become({ once: 4, fixed: 7, kept: 2, nightly: 3 }, 'pools made');
+    const owner = {
+      apiVersion: 'batch/v1',
+      kind: 'CronJob',
+      name: 'nightly',
+      uid: cron.metadata?.uid,
+      controller: true,
+    };
+    const metadata = { ...at('nightly1'), ownerReferences: [owner] };
+    await client.create(jobs, { metadata, spec: jobSpec(2) } as KubeObject);
+    const active = [{ name: 'nightly1' }, { name: 'nightly2' }];
+    await client.patch(cronJobs, at('nightly'), { type: 'merge', body: { status: { active } } });
+    const finished = { status: { conditions: [{ type: 'Complete', status: 'True' }] } };
+    await client.patch(jobs, at('once'), { type: 'merge', body: finished });
+    await client.delete(jobs, at('fixed'));
+    await client.delete(jobs, at('kept'));
+    await become({ kept: 2, nightly: 5 }, 'pools of what is over gone, and the other grown');
+    await client.delete(cronJobs, at('nightly'));
+    await become({ kept: 2 }, 'the CronJob’s gone');
+    await client.delete(spiderIPPools, { name: await nameOf('kept') });
+  });
+
+  it('one of another kind follows its pods, stays while it is there, and goes when it is gone', async () => {
+    const owner = await make(cloneSets, 'web', {});
+    for (const name of ['web-1', 'web-2']) await makePod(name, owner);
+    await make(cloneSets, 'db', {});
+    await makePod('db-1', await client.get(cloneSets, at('db')), { 'ipam.spidernet.io/ippool-ip-number': '5' });
+    await become({ web: 3, db: 5 }, 'pools made');
+    await ended('web-1');
+    await become({ web: 2, db: 5 }, 'an ended pod counts no more');
+    await client.delete(cloneSets, at('db'));
+    for (const name of ['web-1', 'web-2', 'db-1']) await removePod(name);
+    await become({ web: 2 }, 'the one without owner gone, the other stays without pods');
+    const before = await nameOf('web');
+    await makePod('web-3', owner, { 'ipam.spidernet.io/ippool-ip-number': '4' });
+    await become({ web: 4 }, 'the next pod asks for more');
+    assert.equal(await nameOf('web'), before);
+    await client.delete(cloneSets, at('web'));
+    await removePod('web-3');
+    await become({}, 'the other gone with its owner');
+  });
+
+  it('a lone pod’s goes with it, or when it has ended', async () => {
+    for (const name of ['alone', 'brief']) await makePod(name);
+    await become({ alone: 1, brief: 1 }, 'pools made');
+    await ended('brief');
+    await become({ alone: 1 }, 'the ended pod’s gone');
+    await removePod('alone');
+    await become({}, 'the deleted pod’s gone');
+    await removePod('brief');
+  });
+
+  async function nameOf(application: string): Promise<string> {
+    const { items } = await client.list(spiderIPPools);
+    const found = items.find(({ metadata }) => metadata?.name?.startsWith(`auto4-${application}-`));
+    return found?.metadata?.name ?? assert.fail();
+  }
 });
 
 describe('reserved addresses and coordinators', () => {

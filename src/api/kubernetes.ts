@@ -379,6 +379,36 @@ export interface DaemonSet extends KubeObject {
   };
 }
 
+export interface JobSpec {
+  readonly parallelism?: number;
+  readonly completions?: number;
+  readonly backoffLimit?: number;
+  readonly ttlSecondsAfterFinished?: number;
+  readonly suspend?: boolean;
+  readonly template: PodTemplateSpec;
+}
+
+export interface Job extends KubeObject {
+  readonly spec?: JobSpec;
+  readonly status?: {
+    readonly active?: number;
+    readonly succeeded?: number;
+    readonly failed?: number;
+    readonly startTime?: string;
+    readonly completionTime?: string;
+    readonly conditions?: readonly Condition[];
+  };
+}
+
+export interface CronJob extends KubeObject {
+  readonly spec?: {
+    readonly schedule: string;
+    readonly concurrencyPolicy?: 'Allow' | 'Forbid' | 'Replace';
+    readonly jobTemplate: { readonly metadata?: ObjectMeta; readonly spec?: JobSpec };
+  };
+  readonly status?: { readonly active?: readonly { readonly name?: string; readonly uid?: string }[] };
+}
+
 // --- Service, EndpointSlice, ConfigMap ---
 
 export interface ServicePort {

@@ -35,6 +35,7 @@ const namespaced = { namespaced: true } as const;
 const clusterScoped = { namespaced: false } as const;
 const core = { group: '', version: 'v1' } as const;
 const apps = { group: 'apps', version: 'v1' } as const;
+const batch = { group: 'batch', version: 'v1' } as const;
 const kubevirt = { group: 'kubevirt.io', version: 'v1' } as const;
 const admission = { group: 'admissionregistration.k8s.io', version: 'v1' } as const;
 const spider = { group: spiderGroup, version: spiderVersion } as const;
@@ -50,7 +51,8 @@ export const deployments = { ...apps, plural: 'deployments', kind: 'Deployment',
 export const replicaSets = { ...apps, plural: 'replicasets', kind: 'ReplicaSet', ...namespaced } as const;
 export const statefulSets = { ...apps, plural: 'statefulsets', kind: 'StatefulSet', ...namespaced } as const;
 export const daemonSets = { ...apps, plural: 'daemonsets', kind: 'DaemonSet', ...namespaced } as const;
-export const jobs = { group: 'batch', version: 'v1', plural: 'jobs', kind: 'Job', ...namespaced } as const;
+export const jobs = { ...batch, plural: 'jobs', kind: 'Job', ...namespaced } as const;
+export const cronJobs = { ...batch, plural: 'cronjobs', kind: 'CronJob', ...namespaced } as const;
 /** KubeVirt's; served only where it is installed. */
 export const virtualMachineInstances = {
   ...kubevirt,

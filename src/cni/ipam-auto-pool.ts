@@ -31,7 +31,6 @@ export async function autoPoolSelection(
   if (request === undefined) return undefined;
   const podName = `Pod ${owner.namespace}/${pod.metadata?.name ?? ''}`;
   if (state.deps.autoPools === false) throw disabled(podName);
-  if (owner.kind === 'Pod') throw withoutController(podName);
   const slots = request.slots.filter((slot) => slot.interface === interfaceName);
   const families = state.deps.families ?? [4, 6];
   const wanted = slots.filter(({ family }) => families.includes(family));
@@ -78,16 +77,6 @@ function disabled(object: string): SluiceError {
     object,
     what: `it's invalid to use '${subnets}' or '${subnet}' annotation when Auto-Pool feature is disabled`,
     remedy: 'name pools instead, or set enableSpiderSubnet and enableAutoPoolForApplication',
-  });
-}
-
-function withoutController(object: string): SluiceError {
-  return new SluiceError({
-    code: 'invalid_resource',
-    operation: 'select pools for',
-    object,
-    what: "SpiderSubnet feature doesn't support no-controller pod",
-    remedy: `create the pod by a Deployment or the like, or name pools in ${spiderAnnotations.ippool}`,
   });
 }
 

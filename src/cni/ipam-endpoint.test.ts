@@ -302,7 +302,7 @@ describe('pools made for an application', () => {
   for (const [what, deps, metadata, message] of [
     ['do not come', { autoPoolWaitMs: 100 }, {}, /no matching auto-created IPPool.*SpiderSubnet s/],
     ['are off', { autoPools: false }, {}, /it's invalid to use .* when Auto-Pool feature is disabled/],
-    ['are for no workload', {}, { ownerReferences: [] }, /SpiderSubnet feature doesn't support no-controller pod/],
+    ['are for a lone pod and do not come', { autoPoolWaitMs: 100 }, { ownerReferences: [] }, /Pod .*no matching auto-/],
   ] as const) {
     it(`that ${what} are an error`, async () => {
       const made = world();

@@ -1,4 +1,4 @@
-import type { KubeObject } from '../api/kubernetes.ts';
+import type { KubeObject, Pod } from '../api/kubernetes.ts';
 import {
   spiderCoordinators,
   spiderIPPools,
@@ -13,13 +13,14 @@ import type { SpiderSubnet } from '../api/spidersubnet.ts';
 import { disabledFamilies } from '../ipam/settings.ts';
 import type { EventRecorder } from '../kube/event-recorder.ts';
 import { Informer } from '../kube/informer.ts';
-import { Applications, applicationKinds } from './applications.ts';
-import { AutoPoolReconciler, applicationKeyOfPool } from './auto-pool-reconciler.ts';
+import { Applications } from './applications.ts';
+import { AutoPoolReconciler, applicationKeyOfPool, type ApplicationState } from './auto-pool-reconciler.ts';
 import { cidrSources } from './cidr-sources.ts';
 import { CoordinatorReconciler } from './coordinator-reconciler.ts';
 import { eventWriter, kubeAccess } from './kube-access.ts';
 import type { ReconcilersOptions } from './reconcilers.ts';
 import { SubnetReconciler } from './subnet-reconciler.ts';
+import { unwatchedOwnerLives } from './unwatched-owner.ts';
 import { WorkQueue } from './work-queue.ts';
 
 /** Subnets, pools of applications and the SpiderCoordinator: informers, queues and what marks which. */
@@ -29,6 +30,8 @@ const coordinatorMs = 5_000;
 
 interface Parts extends ReconcilersOptions {
   readonly pools: Informer<KubeObject>;
+  /** Copies made by `podCopy`, with `byControllerIndex`. */
+  readonly pods: Informer<Pod>;
   readonly recorder: EventRecorder;
 }
 
@@ -39,9 +42,9 @@ export interface AddressReconcilers {
   subnets(): readonly SpiderSubnet[];
 }
 
-/** Registers with the pools' informer; call it before that starts. */
+/** Registers with the informers; call it before they start. */
 export function startAddressReconcilers(parts: Parts): AddressReconcilers {
-  const { client, clock, log, signal, pools } = parts;
+  const { client, clock, log, signal, pools, pods } = parts;
   const informer = (gvr: GroupVersionResource): Informer<KubeObject> => new Informer({ client, gvr, log, clock });
   const [subnets, reserved, coordinators] = [spiderSubnets, spiderReservedIPs, spiderCoordinators].map(informer);
   if (subnets === undefined || reserved === undefined || coordinators === undefined) throw new TypeError('unreachable');
@@ -53,7 +56,7 @@ export function startAddressReconcilers(parts: Parts): AddressReconcilers {
     log,
   });
   const coordinatorReconciler = createCoordinatorReconciler(parts);
-  const applications = new Applications({ client, clock, log });
+  const applications = new Applications({ client, clock, log, pods });
   const autoPools = createAutoPoolReconciler(parts, applications);
   const subnetQueue = queue('subnets', (name) => subnetReconciler.reconcile(name));
   const coordinatorQueue = queue('coordinators', (name) => coordinatorReconciler.reconcile(name));
@@ -68,7 +71,7 @@ export function startAddressReconcilers(parts: Parts): AddressReconcilers {
     const pool = object as SpiderIPPool;
     for (const name of subnetReconciler.subnetsOf(pool)) subnetQueue.add(name);
     const key = applicationKeyOfPool(pool);
-    if (key !== undefined && applications.knowsKindOf(pool)) applicationQueue.add(key);
+    if (key !== undefined && autoPools !== undefined) applicationQueue.add(key);
   };
   const subnetChanged = (object: KubeObject): void => {
     subnetQueue.add(nameOf(object));
@@ -105,14 +108,14 @@ function createCoordinatorReconciler({ client, settings, recorder }: Parts): Coo
 
 /** Undefined when the feature is off. */
 function createAutoPoolReconciler(
-  { client, settings, recorder }: Parts,
+  { client, settings, recorder, log }: Parts,
   applications: Applications,
 ): AutoPoolReconciler | undefined {
   if (!settings.enableSpiderSubnet || !settings.enableAutoPoolForApplication) return undefined;
   const access = kubeAccess<SpiderIPPool>(client, spiderIPPools);
-  const writers = new Map(applicationKinds.map((gvr) => [gvr.kind as string, eventWriter(recorder, gvr)]));
   return new AutoPoolReconciler({
     find: (key) => applications.find(key),
+    ownerLives: (pool) => unwatchedOwnerLives(client, pool, log),
     pools: {
       list: () => access.list(),
       create: (pool) => access.create(pool),
@@ -125,8 +128,13 @@ function createAutoPoolReconciler(
     reserved: kubeAccess<SpiderReservedIP>(client, spiderReservedIPs),
     defaultExtra: settings.clusterSubnetDefaultFlexibleIPNumber,
     disabledFamilies: disabledFamilies(settings),
-    writeEvent: (application, ...rest) => writers.get(application.kind)?.(application.object, ...rest),
+    writeEvent: (application, ...rest) => eventWriter(recorder, kindOf(application))(application.object, ...rest),
   });
+}
+
+function kindOf({ apiVersion, kind }: ApplicationState): Parameters<typeof eventWriter>[1] {
+  const [version = '', group = ''] = apiVersion.split('/').reverse();
+  return { group, version, kind };
 }
 
 async function every({ clock, signal }: ReconcilersOptions, ms: number, run: () => void): Promise<void> {

@@ -1,44 +1,66 @@
-import type { DaemonSet, Deployment, KubeObject, ReplicaSet, StatefulSet } from '../api/kubernetes.ts';
-import { apiVersionOf, daemonSets, deployments, replicaSets, statefulSets } from '../api/resources.ts';
-import { spiderLabels } from '../api/spider.ts';
-import type { SpiderIPPool } from '../api/spiderippool.ts';
+import type {
+  CronJob,
+  DaemonSet,
+  Deployment,
+  Job,
+  JobSpec,
+  KubeObject,
+  OwnerReference,
+  Pod,
+  ReplicaSet,
+  StatefulSet,
+} from '../api/kubernetes.ts';
+import {
+  apiVersionOf,
+  cronJobs,
+  daemonSets,
+  deployments,
+  jobs,
+  replicaSets,
+  statefulSets,
+  type GroupVersionResource,
+} from '../api/resources.ts';
 import type { Clock } from '../core/clock.ts';
 import type { Logger } from '../core/log.ts';
-import { groupVersionLabel } from '../ipam/application.ts';
+import { controllerOf } from '../ipam/pod-owner.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { Informer } from '../kube/informer.ts';
 import { applicationKey, type ApplicationState } from './auto-pool-reconciler.ts';
+import { isMadeByOthers, PodApplications } from './pod-applications.ts';
 
-/** The workloads that pools can be made for, by `applicationKey`. */
+/** What pools can be made for, by `applicationKey`: workloads, and what is known by its pods. */
 
-type Workload = Deployment | StatefulSet | DaemonSet | ReplicaSet;
-
-export const applicationKinds = [deployments, statefulSets, daemonSets, replicaSets] as const;
+const watchedKinds = [deployments, statefulSets, daemonSets, replicaSets, jobs, cronJobs] as const;
 
 export class Applications {
   readonly #informers: readonly Informer<KubeObject>[];
+  readonly #pods: Informer<Pod>;
   readonly #known = new Map<string, ApplicationState>();
+  /** By UID of a ReplicaSet or Job. */
+  readonly #unwatchedOwners = new Map<string, OwnerReference>();
+  readonly #ofPods = new PodApplications({ isWatched, above: (uid) => this.#unwatchedOwners.get(uid) });
 
-  constructor(options: { readonly client: KubeClient; readonly clock: Clock; readonly log: Logger }) {
-    this.#informers = applicationKinds.map((gvr) => new Informer<KubeObject>({ ...options, gvr }));
+  /** `pods`: copies made by `podCopy`, with `byControllerIndex`. */
+  constructor(options: {
+    readonly client: KubeClient;
+    readonly clock: Clock;
+    readonly log: Logger;
+    readonly pods: Informer<Pod>;
+  }) {
+    this.#informers = watchedKinds.map((gvr) => new Informer<KubeObject>({ ...options, gvr }));
+    this.#pods = options.pods;
   }
 
-  /** `changed` is given the key of every application that came, changed or went. */
+  /** `changed` is given the key of every application that came, changed or went. Call it before the pods' informer starts. */
   start(signal: AbortSignal, changed: (key: string) => void): Promise<void>[] {
+    this.#ofPods.start(this.#pods, changed);
     return this.#informers.map((informer, index) => {
-      const gvr = applicationKinds[index] ?? deployments;
-      const put = (object: KubeObject): void => {
-        const state = stateOf(object, gvr);
-        if (state === undefined) return;
-        this.#known.set(applicationKey(state), state);
-        changed(applicationKey(state));
-      };
+      const gvr = watchedKinds[index] ?? deployments;
+      const put = (object: KubeObject): void => this.#put(object, gvr, changed);
       informer.on('add', put).on('update', put);
       informer.on('delete', (object) => {
-        const state = stateOf(object, gvr);
-        if (state === undefined) return;
-        this.#known.delete(applicationKey(state));
-        changed(applicationKey(state));
+        this.#unwatchedOwners.delete(object.metadata?.uid ?? '');
+        this.#drop(stateOf(object, gvr), changed);
       });
       return informer.start(signal);
     });
@@ -46,41 +68,85 @@ export class Applications {
 
   /** Before that, an application that is not known may still exist. */
   async synced(): Promise<void> {
-    await Promise.all(this.#informers.map((informer) => informer.synced));
+    await Promise.all([this.#pods.synced, ...this.#informers.map((informer) => informer.settled)]);
   }
 
   find(key: string): ApplicationState | undefined {
-    return this.#known.get(key);
-  }
-
-  /** Pools of other kinds, Jobs for example, are not ours to judge: they may be Spiderpool's. */
-  knowsKindOf(pool: SpiderIPPool): boolean {
-    const { [spiderLabels.ownerGroupVersion]: version, [spiderLabels.ownerKind]: kind } = pool.metadata.labels ?? {};
-    return applicationKinds.some((gvr) => gvr.kind === kind && groupVersionLabel(apiVersionOf(gvr)) === version);
+    return this.#known.get(key) ?? this.#ofPods.find(key);
   }
 
   keys(): string[] {
-    return [...this.#known.keys()];
+    return [...this.#known.keys(), ...this.#ofPods.keys()];
+  }
+
+  #put(object: KubeObject, gvr: WatchedKind, changed: (key: string) => void): void {
+    const owner = controllerOf(object.metadata);
+    if (owner !== undefined && isMadeByOthers({ ...gvr, apiVersion: apiVersionOf(gvr) })) {
+      if (!isWatched(owner)) this.#unwatchedOwners.set(object.metadata?.uid ?? '', owner);
+      this.#ofPods.ownerSeen(object.metadata?.uid ?? '');
+      return;
+    }
+    const state = stateOf(object, gvr);
+    if (gvr === jobs && hasFinished(object)) return this.#drop(state, changed);
+    this.#known.set(applicationKey(state), state);
+    changed(applicationKey(state));
+  }
+
+  #drop(state: ApplicationState, changed: (key: string) => void): void {
+    if (this.#known.delete(applicationKey(state))) changed(applicationKey(state));
   }
 }
 
-/** Undefined for what another workload controls: its pods belong to that. */
-function stateOf(object: KubeObject, gvr: (typeof applicationKinds)[number]): ApplicationState | undefined {
+type WatchedKind = (typeof watchedKinds)[number];
+
+/** Of a kind whose objects are all known, so that one that is not known is gone. */
+export function isWatched({ apiVersion, kind }: Pick<OwnerReference, 'apiVersion' | 'kind'>): boolean {
+  return watchedKinds.some((gvr: GroupVersionResource) => gvr.kind === kind && apiVersionOf(gvr) === apiVersion);
+}
+
+function stateOf(object: KubeObject, gvr: WatchedKind): ApplicationState {
   const { metadata } = object;
-  if (metadata?.ownerReferences?.some((owner) => owner.controller === true)) return undefined;
+  const apiVersion = apiVersionOf(gvr);
   return {
-    apiVersion: apiVersionOf(gvr),
-    kind: gvr.kind,
-    namespace: metadata?.namespace ?? '',
-    name: metadata?.name ?? '',
+    ...{ apiVersion, kind: gvr.kind, namespace: metadata?.namespace ?? '', name: metadata?.name ?? '' },
     uid: metadata?.uid ?? '',
-    annotations: (object as Workload).spec?.template?.metadata?.annotations ?? {},
-    podCount: podCountOf(object),
-    object: { apiVersion: apiVersionOf(gvr), kind: gvr.kind, metadata },
+    ...(gvr === cronJobs ? ofCronJob(object) : gvr === jobs ? ofJob(object) : ofWorkload(object)),
+    object: { apiVersion, kind: gvr.kind, metadata },
   };
 }
 
-function podCountOf({ spec, status }: Workload): number {
-  if (status !== undefined && 'desiredNumberScheduled' in status) return status.desiredNumberScheduled;
-  return spec !== undefined && 'replicas' in spec ? (spec.replicas ?? 1) : 0;
+type Wanted = Pick<ApplicationState, 'annotations' | 'podCount'>;
+
+function ofWorkload(object: Deployment | StatefulSet | DaemonSet | ReplicaSet): Wanted {
+  const { spec, status } = object;
+  const annotations = spec?.template?.metadata?.annotations ?? {};
+  if (status !== undefined && 'desiredNumberScheduled' in status)
+    return { annotations, podCount: status.desiredNumberScheduled };
+  return { annotations, podCount: spec !== undefined && 'replicas' in spec ? (spec.replicas ?? 1) : 0 };
+}
+
+function ofJob({ spec }: Job): Wanted {
+  return { annotations: spec?.template.metadata?.annotations ?? {}, podCount: podsAtOnce(spec) };
+}
+
+/** While several of its Jobs run (concurrencyPolicy Allow), addresses for each of them. */
+function ofCronJob({ spec, status }: CronJob): Wanted {
+  const job = spec?.jobTemplate.spec;
+  const running = Math.max(1, status?.active?.length ?? 0);
+  return { annotations: job?.template.metadata?.annotations ?? {}, podCount: podsAtOnce(job) * running };
+}
+
+/**
+ * Spiderpool takes the larger of both, which gives a Job of 10,000 completions as many addresses; a pod that has ended
+ * has returned its own.
+ */
+function podsAtOnce(spec: JobSpec | undefined): number {
+  const parallelism = spec?.parallelism ?? 1;
+  return Math.min(parallelism, spec?.completions ?? parallelism);
+}
+
+/** For good: no pod of it runs or will run. */
+function hasFinished({ status }: Job): boolean {
+  const ends = ['Complete', 'Failed'];
+  return status?.conditions?.some(({ type, status: is }) => ends.includes(type) && is === 'True') === true;
 }

@@ -23,13 +23,17 @@ function application(podCount: number, annotations: Record<string, string> = {},
 function world(reserved: readonly SpiderReservedIP[] = []) {
   const pools = new Map<string, SpiderIPPool>();
   const events: string[] = [];
-  const state: { application: ApplicationState | undefined } = { application: undefined };
+  const state: { application: ApplicationState | undefined; ownerLives: boolean } = {
+    application: undefined,
+    ownerLives: false,
+  };
   const put = async (pool: SpiderIPPool): Promise<SpiderIPPool> => {
     pools.set(pool.metadata.name ?? '', pool);
     return pool;
   };
   const reconciler = new AutoPoolReconciler({
     find: () => state.application,
+    ownerLives: async () => state.ownerLives,
     pools: {
       list: async () => [...pools.values()],
       create: put,
@@ -47,7 +51,7 @@ function world(reserved: readonly SpiderReservedIP[] = []) {
     await reconciler.reconcile(applicationKey(wanted ?? application(0)));
   };
   const ips = (): string => [...pools.values()].map(({ spec }) => spec.ips?.join(' ') ?? '').join(' | ');
-  return { pools, events, reconcile, ips };
+  return { state, pools, events, reconcile, ips };
 }
 
 function use(pools: Map<string, SpiderIPPool>, address: string): void {
@@ -88,6 +92,26 @@ describe('pools of applications', () => {
     assert.deepEqual([...pools.keys()], ['auto4-web-eth0-12345']);
     const [pool] = pools.values();
     assert.equal(pool?.metadata.labels?.['ipam.spidernet.io/owner-application-uid'], 'b-67890');
+  });
+
+  it('stay while their owner is there without pods, if it is of a kind that is known by its pods', async () => {
+    const { state, pools, reconcile, ips } = world();
+    await reconcile(application(2));
+    state.ownerLives = true;
+    await reconcile(undefined);
+    assert.equal(ips(), '10.6.0.1-10.6.0.3');
+    state.ownerLives = false;
+    await reconcile(undefined);
+    assert.equal(pools.size, 0);
+  });
+
+  it('of a pod that nobody controls have one address, unless it asks for more', async () => {
+    const { reconcile, ips } = world();
+    const pod = { ...application(1), apiVersion: 'v1', kind: 'Pod' };
+    await reconcile(pod);
+    assert.equal(ips(), '10.6.0.1');
+    await reconcile({ ...pod, annotations: { ...pod.annotations, 'ipam.spidernet.io/ippool-ip-number': '+2' } });
+    assert.equal(ips(), '10.6.0.1-10.6.0.3');
   });
 
   it('get what there is when the subnet is too small, and an event says so', async () => {

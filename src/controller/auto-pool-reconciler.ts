@@ -17,7 +17,7 @@ import type { EventWriter, ObjectAccess } from './ports.ts';
 /** Pools of applications whose pods name a SpiderSubnet: made, sized and removed with the application. */
 
 export interface ApplicationState extends Application {
-  /** Of the pod template. */
+  /** Of the pods or their template. */
   readonly annotations: Readonly<Record<string, string>>;
   readonly podCount: number;
   /** What events are about. */
@@ -25,8 +25,10 @@ export interface ApplicationState extends Application {
 }
 
 export interface AutoPoolReconcilerDeps {
-  /** By `applicationKey`; undefined when it is gone. */
+  /** By `applicationKey`; undefined when it is gone, or has no pods and is not known otherwise. */
   readonly find: (key: string) => ApplicationState | undefined;
+  /** Asked for a pool whose application is not found: whether that is there nevertheless. */
+  readonly ownerLives: (pool: SpiderIPPool) => Promise<boolean>;
   readonly pools: Pick<ObjectAccess<SpiderIPPool>, 'list' | 'create' | 'replace'> & {
     remove(pool: SpiderIPPool): Promise<void>;
   };
@@ -66,7 +68,9 @@ export class AutoPoolReconciler {
     if (request === 'malformed') return;
     const pools = await this.#deps.pools.list();
     if (application === undefined || request === undefined) {
-      await this.#reclaim(pools.filter((pool) => applicationKeyOfPool(pool) === key));
+      const own = pools.filter((pool) => applicationKeyOfPool(pool) === key && !pool.metadata.deletionTimestamp);
+      if (application === undefined && own[0] !== undefined && (await this.#deps.ownerLives(own[0]))) return;
+      await this.#reclaim(own);
       return;
     }
     for (const slot of request.slots) {
@@ -76,8 +80,10 @@ export class AutoPoolReconciler {
   }
 
   #requestOf(application: ApplicationState): AutoPoolRequest | undefined | 'malformed' {
+    // One more than pods is for the next pod while the last one goes: a pod that nobody controls has no next one.
+    const defaultExtra = application.kind === 'Pod' ? 0 : this.#deps.defaultExtra;
     try {
-      return parseAutoPoolRequest(application.annotations, this.#deps.defaultExtra);
+      return parseAutoPoolRequest(application.annotations, defaultExtra);
     } catch (error) {
       this.#deps.writeEvent(application, 'Warning', 'InvalidSubnetAnnotation', formatErrorChain(error));
       return 'malformed';
@@ -87,7 +93,7 @@ export class AutoPoolReconciler {
   async #reclaim(pools: readonly SpiderIPPool[]): Promise<void> {
     for (const pool of pools) {
       const reclaims = pool.metadata.labels?.[spiderLabels.poolReclaim] !== 'false';
-      if (reclaims && !pool.metadata.deletionTimestamp) await this.#deps.pools.remove(pool);
+      if (reclaims) await this.#deps.pools.remove(pool);
     }
   }
 

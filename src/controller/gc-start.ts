@@ -35,7 +35,7 @@ export interface GcOptions {
   readonly signal: AbortSignal;
   readonly settings: Settings;
   readonly pools: Informer<KubeObject>;
-  /** Made with `gcPod` as its transform. */
+  /** Made with `podCopy` as its transform. */
   readonly pods: Informer<Pod>;
   readonly observe?: GcCollectorDeps['observe'];
 }
@@ -114,19 +114,4 @@ export function createCollector(options: GcCollectorOptions): GcCollector {
     clock,
     log,
   });
-}
-
-/** All that is kept of a pod: there may be tens of thousands. */
-export function gcPod({ metadata, spec, status }: Pod): Pod {
-  const { namespace, name, uid, resourceVersion, deletionTimestamp, deletionGracePeriodSeconds } = metadata ?? {};
-  const ends = (status?.containerStatuses ?? []).filter(({ state }) => state?.terminated !== undefined);
-  return {
-    metadata: { namespace, name, uid, resourceVersion, deletionTimestamp, deletionGracePeriodSeconds },
-    spec: {
-      restartPolicy: spec?.restartPolicy,
-      terminationGracePeriodSeconds: spec?.terminationGracePeriodSeconds,
-      containers: [],
-    },
-    status: { phase: status?.phase, reason: status?.reason, podIPs: status?.podIPs, containerStatuses: ends },
-  };
 }

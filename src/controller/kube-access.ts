@@ -31,7 +31,10 @@ export function kubeAccess<T extends object>(
   };
 }
 
-export function eventWriter(recorder: EventRecorder, gvr: GroupVersionResource): EventWriter {
+export function eventWriter(
+  recorder: EventRecorder,
+  gvr: Pick<GroupVersionResource, 'group' | 'version' | 'kind'>,
+): EventWriter {
   return (object, type, reason, message) => {
     recorder.record({ about: referenceTo(gvr, object), type, reason, message });
   };

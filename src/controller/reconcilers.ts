@@ -17,9 +17,11 @@ import { Informer } from '../kube/informer.ts';
 import { removeObject } from '../kube/removal.ts';
 import { startAddressReconcilers } from './address-reconcilers.ts';
 import { AttachmentReconciler } from './attachment-reconciler.ts';
-import { gcPod, startGarbageCollection } from './gc-start.ts';
+import { startGarbageCollection } from './gc-start.ts';
 import { eventWriter, kubeAccess } from './kube-access.ts';
 import type { ControllerMetrics } from './metrics.ts';
+import { byControllerIndex, controllerUid } from './pod-applications.ts';
+import { podCopy } from './pod-copy.ts';
 import { PoolReconciler } from './pool-reconciler.ts';
 import { WorkQueue } from './work-queue.ts';
 
@@ -59,12 +61,13 @@ export async function startReconcilers(options: ReconcilersOptions): Promise<{ s
     writeEvent: eventWriter(recorder, spiderIPPools),
     log,
   });
-  const pods = new Informer<Pod>({ client, gvr: podResource, log, clock, transform: gcPod });
+  const indexes = { [byControllerIndex]: controllerUid };
+  const pods = new Informer<Pod>({ client, gvr: podResource, log, clock, transform: podCopy, indexes });
   const collection = startGarbageCollection({
     ...{ ...options, pools, pods },
     observe: (outcome, count) => options.metrics.collected(outcome, count),
   });
-  const addresses = startAddressReconcilers({ ...options, pools, recorder });
+  const addresses = startAddressReconcilers({ ...options, pools, pods, recorder });
   options.metrics.readFrom({ pools: () => pools.list() as SpiderIPPool[], subnets: () => addresses.subnets() });
   const configQueue = queue('configs', (key) => attachmentReconciler.reconcile(key), options);
   const poolQueue = queue('pools', (key) => poolReconciler.reconcile(key), options);

@@ -180,7 +180,10 @@ export class EventRecorder {
 }
 
 /** What an event says it is about. */
-export function referenceTo(gvr: GroupVersionResource, object: KubeObject): ObjectReference {
+export function referenceTo(
+  gvr: Pick<GroupVersionResource, 'group' | 'version' | 'kind'>,
+  object: KubeObject,
+): ObjectReference {
   const { namespace, name, uid, resourceVersion } = object.metadata ?? {};
   return { apiVersion: apiVersionOf(gvr), kind: gvr.kind, namespace, name, uid, resourceVersion };
 }

@@ -172,6 +172,28 @@ describe('Informer', () => {
     assert.deepEqual(seen, ['+a@101']);
   });
 
+  it('says once that a resource is not served, settles without it, and says once that it came', async () => {
+    const said: string[] = [];
+    const say =
+      (level: string) =>
+      (fields: { readonly resource?: string }, message: string): void =>
+        void said.push(`${level} ${fields.resource}: ${message}`);
+    const log = { ...silentLogger, warn: say('warn'), info: say('info') };
+    api.put('a');
+    api.intercept = () => ({ status: 404, body: { reason: 'NotFound', message: 'not found' } });
+    const informer = start({ log });
+    await informer.settled;
+    await eventually('five tries', () => pausesMs.length >= 5);
+    assert.equal(said.length, 1);
+    assert.match(said[0] ?? '', /^warn pods: .*definition is missing/);
+    assert.equal(informer.hasSynced, false);
+    api.intercept = () => undefined;
+    await informer.synced;
+    await watching();
+    assert.deepEqual(said.slice(1), ['info pods: the API server serves the resource now']);
+    assert.deepEqual(seen, ['+a@101']);
+  });
+
   it('adds chance to its pauses and heeds Retry-After', async () => {
     let failing = 2;
     api.intercept = () =>

@@ -16,7 +16,7 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import { formatErrorChain, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import type { KubeClient } from './client.ts';
-import { isExpired, KubeError } from './error.ts';
+import { isExpired, isNotFound, KubeError } from './error.ts';
 import { kubeLimits } from './limits.ts';
 import { namespaceIndex, objectKey, ObjectStore, type IndexFunction } from './store.ts';
 import type { WatchEvent } from './watch.ts';
@@ -52,6 +52,8 @@ const healthyWatchMs = 1_000;
 export class Informer<T extends KubeObject> {
   /** Resolves when the first list has been delivered; rejects if the informer is stopped before. */
   readonly synced: Promise<void>;
+  /** As `synced`, and also when the server says that it does not serve the resource: there are none then. */
+  readonly settled: Promise<void>;
   readonly #options: InformerOptions<T>;
   readonly #clock: Clock;
   readonly #store: ObjectStore<T>;
@@ -64,7 +66,10 @@ export class Informer<T extends KubeObject> {
   #failures = 0;
   #hasSynced = false;
   #connected = false;
+  /** The server does not serve the resource: its definition is not there. */
+  #absent = false;
   #resolveSynced: () => void = () => undefined;
+  #resolveSettled: () => void = () => undefined;
   #rejectSynced: (error: Error) => void = () => undefined;
 
   constructor(options: InformerOptions<T>) {
@@ -76,6 +81,9 @@ export class Informer<T extends KubeObject> {
       this.#rejectSynced = reject;
     });
     this.synced.catch(() => undefined);
+    const absent = new Promise<void>((resolve) => (this.#resolveSettled = resolve));
+    this.settled = Promise.race([this.synced, absent]);
+    this.settled.catch(() => undefined);
   }
 
   /** Handlers are called with the copy already changed; what they throw is logged. Register before `start`. */
@@ -180,6 +188,7 @@ export class Informer<T extends KubeObject> {
     }
     this.#resourceVersion = version ?? '';
     this.#connected = true;
+    this.#notePresent();
     if (!this.#hasSynced) {
       this.#hasSynced = true;
       this.#resolveSynced();
@@ -248,11 +257,29 @@ export class Informer<T extends KubeObject> {
       failures: this.#failures,
       retryInMs: Math.round(pauseMs),
     };
-    this.#options.log[isExpired(error) ? 'info' : 'warn'](
-      fields,
-      `informer lost its stream: ${formatErrorChain(error)}`,
-    );
+    if (isNotFound(error)) this.#noteAbsent(fields);
+    else
+      this.#options.log[isExpired(error) ? 'info' : 'warn'](
+        fields,
+        `informer lost its stream: ${formatErrorChain(error)}`,
+      );
     await this.#clock.sleep(pauseMs, signal).catch(() => undefined);
+  }
+
+  /** Ordinary where a definition is optional (Multus', KubeVirt's) or not applied yet, so it is said once. */
+  #noteAbsent(fields: object): void {
+    this.#options.log[this.#absent ? 'debug' : 'warn'](
+      fields,
+      'the API server does not serve the resource: its definition is missing; apply it if the feature is wanted',
+    );
+    this.#absent = true;
+    this.#resolveSettled();
+  }
+
+  #notePresent(): void {
+    if (!this.#absent) return;
+    this.#absent = false;
+    this.#options.log.info({ resource: resourceName(this.#options.gvr) }, 'the API server serves the resource now');
   }
 
   /** Doubling, up to half longer at random; the server's own wish if it is longer. */
