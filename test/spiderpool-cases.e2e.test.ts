@@ -8,6 +8,7 @@ import { ippoolCases } from './cases/ippool.ts';
 import { multusCases } from './cases/multus.ts';
 import { refusedMultusCases } from './cases/multus-refused.ts';
 import { outageCases } from './cases/outages.ts';
+import { overlayCases } from './cases/overlay.ts';
 import { reclaimCases } from './cases/reclaim.ts';
 import { reservedCases } from './cases/reserved.ts';
 import { subnetCases } from './cases/subnet.ts';
@@ -31,6 +32,7 @@ describe('Spiderpool’s cases', () => {
     reservedCases(theBed);
     multusCases(theBed);
     refusedMultusCases(theBed);
+    overlayCases(theBed);
     reclaimCases(theBed);
     subnetCases(theBed);
   });

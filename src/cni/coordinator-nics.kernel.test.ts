@@ -13,7 +13,7 @@ import { parseIp, type IpAddress } from '../core/ip.ts';
 import { silentLogger } from '../core/log.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 import { createNamedNetns, Netns, removeNamedNetns, withNetns } from '../kernel/netns.ts';
-import { writeSysctl } from '../kernel/sysctl.ts';
+import { readSysctl, writeSysctl } from '../kernel/sysctl.ts';
 import type { ClusterCoordinatorConfig } from './coordinator-cluster.ts';
 import { hostVethName } from './coordinator-door.ts';
 import { createCoordinatorPlugin } from './coordinator.ts';
@@ -75,13 +75,33 @@ class Bed {
   }
 
   addOverlay(): void {
+    this.#addVeth();
+    this.ip(this.node, 'addr', 'add', '10.9.0.1/24', 'dev', 'ovl');
+    this.configure('eth0', ['10.9.0.5/24'], ['10.9.0.1']);
+  }
+
+  /** As the `ptp` and `bridge` plugins do: the node's end has an address of its own, or is a port of the bridge that has it. */
+  addPtp(): void {
+    this.#addVeth();
+    this.ip(this.node, 'addr', 'add', '10.9.0.1/32', 'dev', 'ovl');
+    this.ip(this.node, 'route', 'add', '10.9.0.5/32', 'dev', 'ovl');
+    this.configure('eth0', ['10.9.0.5/24'], ['10.9.0.1']);
+  }
+
+  addBridge(): void {
+    this.#addVeth();
+    this.ip(this.node, 'link', 'add', 'cni0', 'type', 'bridge');
+    this.ip(this.node, 'link', 'set', 'ovl', 'master', 'cni0');
+    this.ip(this.node, 'addr', 'add', '10.9.0.1/24', 'dev', 'cni0');
+    this.ip(this.node, 'link', 'set', 'cni0', 'up');
+    this.configure('eth0', ['10.9.0.5/24'], ['10.9.0.1']);
+  }
+
+  #addVeth(): void {
     using netns = Netns.openPath(this.pod);
     using node = RtNetlink.open(this.node);
     node.addLink({ kind: 'veth', name: 'ovl', peer: { name: 'eth0', netnsFd: netns.fd } });
-    const { ifindex } = node.mustLink('ovl');
-    node.setAddress({ ifindex, address: ip('10.9.0.1'), prefixLen: 24 });
-    node.setLink(ifindex, { up: true });
-    this.configure('eth0', ['10.9.0.5/24'], ['10.9.0.1']);
+    node.setLink(node.mustLink('ovl').ifindex, { up: true });
   }
 
   async call(
@@ -279,6 +299,30 @@ describe('coordinator of several interfaces', () => {
     assert.ok(bed.pings(bed.node, '172.200.0.201'), 'node → net2 through eth0');
     await bed.call('CHECK', 'net2');
     await assert.rejects(bed.call('ADD', 'eth0', { mode: 'overlay' }), /overlay mode is for interfaces beside/);
+  });
+
+  it('reaches net1 from the node where its end of ptp’s pair has another address', async () => {
+    bed.addPtp();
+    bed.addNic('net1', 'ens192', '100', 210);
+    await bed.call('ADD', 'net1');
+    await bed.call('ADD', 'net1');
+    for (const address of ['172.100.0.210', 'fd00:100::210', '10.9.0.5'])
+      assert.ok(bed.pings(bed.node, address), address);
+    assert.match(bed.ip(bed.node, 'route', 'show', 'table', '500'), /^172\.100\.0\.210 dev ovl .*src 172\.100\.0\.11/m);
+  });
+
+  it('reaches net1 from a node that checks reverse paths strictly, beside a bridge', async () => {
+    bed.addBridge();
+    const read = (name: string): string | undefined => readSysctl(bed.node, `net/ipv4/conf/${name}/rp_filter`);
+    writeSysctl(bed.node, 'net.ipv4.conf.all.rp_filter', '1');
+    bed.addNic('net1', 'ens192', '100', 210);
+    await bed.call('ADD', 'net1');
+    for (const address of ['172.100.0.210', 'fd00:100::210', '10.9.0.5'])
+      assert.ok(bed.pings(bed.node, address), address);
+    assert.deepEqual([read('all'), read('cni0'), read('ens192')], ['1', '2', '0'], 'of the bridge alone');
+    await bed.call('CHECK', 'net1');
+    await bed.call('DEL', 'net1');
+    assert.doesNotMatch(bed.ip(bed.node, 'route', 'show', 'table', '500'), /172\.100\.0\.210/);
   });
 
   it('moves the default route to net1 in overlay mode (C00005)', async () => {

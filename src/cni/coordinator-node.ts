@@ -1,14 +1,27 @@
 /** The node's half: how it reaches the addresses of a pod's interface. */
 import { formatIp, ipToPrefix, type IpAddress, type IpPrefix } from '../core/ip.ts';
 import type { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
-import { rulePriority, podFamilies } from './coordinator-plan.ts';
+import type { Netns } from '../kernel/netns.ts';
+import { readSysctl, writeSysctl } from '../kernel/sysctl.ts';
+import { podFamilies, rulePriority, type Connection } from './coordinator-plan.ts';
 import type { Door } from './coordinator-door.ts';
+import type { Role } from './coordinator-role.ts';
 
-/** Idempotent. What earlier pods left for these addresses goes first: it would send this pod's packets elsewhere. */
-export function configureNode(host: RtNetlink, door: Door, podIps: readonly IpAddress[], table: number): void {
+/**
+ * Idempotent. What earlier pods left for these addresses goes first: it would send this pod's packets elsewhere.
+ * In overlay mode the node's end of the door may have an address of its own (`ptp` gives it one), which the kernel would send
+ * from; the pod's interfaces know the way back to the node's own addresses only.
+ */
+export function configureNode(
+  host: RtNetlink,
+  door: Door,
+  { podIps, hostIps }: Pick<Connection, 'podIps' | 'hostIps'>,
+  { mode, table }: { readonly mode: Role['mode']; readonly table: number },
+): void {
   for (const family of podFamilies({ podIps })) host.ensureRule({ family, priority: rulePriority, table });
   removeAddresses(host, podIps, table, door.host.ifindex);
   for (const address of podIps) {
+    const source = mode === 'overlay' ? hostIps.find(({ family }) => family === address.family) : undefined;
     host.setNeighbour({ ifindex: door.host.ifindex, address, mac: door.pod.mac });
     host.replaceRoute({
       family: address.family,
@@ -16,8 +29,25 @@ export function configureNode(host: RtNetlink, door: Door, podIps: readonly IpAd
       ifindex: door.host.ifindex,
       scope: 'link',
       table,
+      ...(source === undefined ? {} : { source }),
     });
   }
+}
+
+/**
+ * What a pod sends through a port of a bridge counts as the bridge's, and the way to its underlay addresses leads to the port:
+ * a strict reverse-path check (`rp_filter` 1, as on RHEL) would drop it all. The bridge alone gets the loose one, which the
+ * kernel prefers (Documentation/networking/ip-sysctl: the maximum of `all` and the interface's counts).
+ */
+export function loosenBridge(netns: Netns, host: RtNetlink, { host: end }: Door): void {
+  const bridge = end.masterIfindex === undefined ? undefined : host.linkByIndex(end.masterIfindex);
+  if (bridge?.kind !== 'bridge') return;
+  const checks = ['all', bridge.name].map((name) => readSysctl(netns, rpFilterOf(name)));
+  if (checks.includes('1') && !checks.includes('2')) writeSysctl(netns, rpFilterOf(bridge.name), '2');
+}
+
+function rpFilterOf(name: string): string {
+  return `net/ipv4/conf/${name}/rp_filter`;
 }
 
 /** Neighbours, routes of the table and rules `to` the addresses; those on `exceptIfindex` stay. */

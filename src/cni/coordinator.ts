@@ -16,7 +16,7 @@ import { announce } from './announcement.ts';
 import type { ClusterCoordinatorConfig } from './coordinator-cluster.ts';
 import { parseCoordinatorConfig, type CoordinatorConfig } from './coordinator-config.ts';
 import { ensureDoor, findDoor, hostVethName, type Door } from './coordinator-door.ts';
-import { configureNode, isRouted, removeAddresses } from './coordinator-node.ts';
+import { configureNode, isRouted, loosenBridge, removeAddresses } from './coordinator-node.ts';
 import { addressesOf, configurePod, connectionOf, setRpFilter, tuneInterface } from './coordinator-pod.ts';
 import { ensureReplyPath, hasReplyPath } from './coordinator-reply-path.ts';
 import { decideRole, podVethName, type Role } from './coordinator-role.ts';
@@ -70,7 +70,8 @@ export function createCoordinatorPlugin(deps: CoordinatorDeps): PluginHandler {
 async function add(request: CniRequest, deps: CoordinatorDeps, signal: AbortSignal): Promise<CniResult> {
   const previous = requirePrevResult(request);
   if (isDisabled(request)) return previous;
-  // Before the first await: it is of the thread's namespace now.
+  // Before the first await: they are of the thread's namespace now.
+  using hostNetns = Netns.current();
   using host = RtNetlink.open();
   const coordination = await clusterConfig(request, deps, signal);
   const config = parseCoordinatorConfig(request.config, coordination?.config);
@@ -87,7 +88,8 @@ async function add(request: CniRequest, deps: CoordinatorDeps, signal: AbortSign
   const hasNewMac = tuneInterface(pod, netns, ifName, connection, config);
   setRpFilter(netns, [ifName, role.door], config);
   const warnings = configurePod({ pod, ifName, role, door, connection, config });
-  configureNode(host, door, connection.podIps, config.hostRuleTable);
+  configureNode(host, door, connection, { mode: role.mode, table: config.hostRuleTable });
+  if (role.mode === 'overlay') loosenBridge(hostNetns, host, door);
   if (hasNewMac) announce(netnsPath, ifName, connection.podIps);
   const log = { containerId, interface: ifName, ...role, podIps: connection.podIps.map(formatIp) };
   deps.log.debug({ ...log, hostInterface: door.host.name }, 'pod connected to its node');

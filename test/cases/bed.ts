@@ -1,9 +1,11 @@
 /** One lab for many cases: each has a namespace, subnets and pools of its own, so they run side by side. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { promisify } from 'node:util';
 import type { Event, KubeObject, Pod } from '../../src/api/kubernetes.ts';
 import {
   events,
@@ -19,7 +21,9 @@ import { decodeAllocatedIps } from '../../src/ipam/allocated-ips.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { loadKubeConfig } from '../../src/kube/config.ts';
 import { isNotFound } from '../../src/kube/error.ts';
+import { labLayout, nodePaths } from '../../src/lab/layout.ts';
 import { labDown } from '../../src/lab/lifecycle/down.ts';
+import { readLabState } from '../../src/lab/lifecycle/state.ts';
 import { labUp } from '../../src/lab/lifecycle/up.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { apiCluster } from '../../src/lab/walkthrough/api-cluster.ts';
@@ -59,6 +63,13 @@ function bedIn(dir: string, kubeconfig: string, down: () => Promise<void>): Bed 
     await down();
   };
   return { dir, kubeconfig, kube, cluster: apiCluster(kubeconfig), down: close };
+}
+
+/** What the command prints in the node's network namespace. */
+export async function onNode(bed: Bed, node: string, ...command: readonly string[]): Promise<string> {
+  const { netns } = nodePaths(labLayout(readLabState(bed.dir) ?? assert.fail('no lab')), node);
+  const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, ...command]);
+  return stdout;
 }
 
 /** A test of the catalogue's case `id`; what it made is removed whatever happens. */
