@@ -1,7 +1,7 @@
 /** What tests of the agent stand on: an API server, a bpffs, the agent as a process, the real CNI executable. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parse } from 'yaml';
@@ -12,7 +12,7 @@ import { packageRoot } from '../src/kernel/package-root.ts';
 import { createKubeClient, type KubeClient } from '../src/kube/client.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
-import type { AgentData } from './agent-process.ts';
+import type { AgentProcessData } from './agent-process.ts';
 
 export const namespace = 'demo';
 export const node = 'node1';
@@ -57,6 +57,11 @@ export class AgentBed {
   /** Outlives the API server. */
   get #kubeConfigPath(): string {
     return join(this.dir, 'kubeconfig');
+  }
+
+  /** As it runs now. */
+  get api(): TestApiServer {
+    return this.#api;
   }
 
   get bpffsDir(): string {
@@ -139,8 +144,8 @@ export class AgentBed {
   }
 
   /** Resolves when it serves CNI calls; rejects with its log when it ends before. */
-  async start(change: Partial<AgentData> = {}): Promise<RunningAgent> {
-    const options: AgentData & { kubeConfigPath: string } = {
+  async start(change: Partial<AgentProcessData> = {}): Promise<RunningAgent> {
+    const options: AgentProcessData = {
       kubeConfigPath: this.#kubeConfigPath,
       nodeName: node,
       bpffsDir: this.bpffsDir,
@@ -163,7 +168,7 @@ export class AgentBed {
     return agent;
   }
 
-  async startReady(change: Partial<AgentData> = {}): Promise<RunningAgent> {
+  async startReady(change: Partial<AgentProcessData> = {}): Promise<RunningAgent> {
     const agent = await this.start(change);
     await until('the agent is ready', async () => (await fetch(`${agent.healthUrl}/readyz`)).ok);
     return agent;
@@ -229,12 +234,29 @@ export class AgentBed {
   }
 }
 
-/** In the small VM the tests come bundled (scripts/testing/run.mjs), and so does what they start. */
+let ownBundle: string | undefined;
+
+/** Bundled, as dist/ is: from the sources each start would take seconds. In the small VM all is bundled (scripts/testing/run.mjs). */
 export function agentProcess(): string[] {
   const bundles = process.env['SLUICE_TEST_BUNDLES'];
-  return bundles === undefined
-    ? ['--import', 'tsx', join(packageRoot(), 'test/agent-process.ts')]
-    : [join(bundles, 'test/agent-process.mjs')];
+  return [bundles === undefined ? (ownBundle ??= bundleAgent()) : join(bundles, 'test/agent-process.mjs')];
+}
+
+/** Below the checkout, so that packageRoot() holds in it; gone with this process. */
+function bundleAgent(): string {
+  const root = packageRoot();
+  mkdirSync(join(root, '.cache'), { recursive: true });
+  const dir = mkdtempSync(join(root, '.cache', 'agent-'));
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
+  const outfile = join(dir, 'agent-process.mjs');
+  const require = "import { createRequire as __r } from 'node:module'; const require = __r(import.meta.url);";
+  const flags = ['--bundle', '--format=esm', '--platform=node', '--target=node20.19', '--external:koffi'];
+  execFileSync(
+    join(root, 'node_modules/.bin/esbuild'),
+    ['test/agent-process.ts', ...flags, `--banner:js=${require}`, `--outfile=${outfile}`, '--log-level=warning'],
+    { cwd: root, stdio: 'inherit' },
+  );
+  return outfile;
 }
 
 /** An address that no other test of this machine has. */

@@ -3,11 +3,11 @@ import { pino } from 'pino';
 import { startAgent, type AgentOptions } from '../src/agent/agent.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 
-export type AgentData = Omit<AgentOptions, 'kubeConfig' | 'log' | 'clock'>;
-
-const { kubeConfigPath, ...options } = JSON.parse(process.argv[2] ?? '{}') as AgentData & {
+export interface AgentProcessData extends Omit<AgentOptions, 'kubeConfig' | 'log' | 'clock'> {
   readonly kubeConfigPath: string;
-};
+}
+
+const { kubeConfigPath, ...options } = JSON.parse(process.argv[2] ?? '{}') as AgentProcessData;
 const agent = await startAgent({
   ...options,
   kubeConfig: loadKubeConfig({ path: kubeConfigPath }),

@@ -85,11 +85,11 @@ export async function addInterface(
   // Before anything is allocated: a mistake in it must not cost an address.
   const wanted = parseAnnotation('Pod', spiderAnnotations.routes, pod.metadata?.annotations, routesSchema) ?? [];
   const { families, cleanGateway } = await planFamilies(state, context, signal);
-  await returnOutdated(state, key, context, families);
+  const kept = await returnOutdated(state, key, context, families);
   const allocations = await allocateChecked(state, key, context, families, signal);
   const routes = podRoutes(pod, wanted, allocations, state);
   const of = endpointOwner(state, reference, podUid, ownership);
-  await state.endpoints.record(of, interfaceEntry(key.interface, allocations, { cleanGateway, routes }), endpoint);
+  await state.endpoints.record(of, interfaceEntry(key.interface, allocations, { cleanGateway, routes }), kept);
   return { allocations, cleanGateway, routes };
 }
 
@@ -234,22 +234,27 @@ function placeOnRecord(endpoint: SpiderEndpoint | undefined, interfaceName: stri
 
 /**
  * A static pod whose annotations name other pools than before gives back what it had in the old ones. First, since its
- * new pool may be the smaller for it; it is no longer in use, the pod before it is gone.
+ * new pool may be the smaller for it; it is no longer in use, the pod before it is gone. Answers the endpoint without it, which is
+ * written before the pools: a record that no endpoint names is found by garbage collection, an endpoint without a record is not.
  */
 async function returnOutdated(
   state: IpamState,
   key: AllocationKey,
   { endpoint, ownership }: AddContext,
   families: readonly FamilyPlan[],
-): Promise<void> {
-  if (ownership.staticKind === undefined) return;
+): Promise<SpiderEndpoint | undefined> {
+  if (ownership.staticKind === undefined || endpoint === undefined) return endpoint;
   const kept = new Set(
     families.flatMap(({ candidates, recorded }) =>
       candidates.some(({ metadata }) => metadata.name === recorded?.pool) ? (recorded?.pool ?? []) : [],
     ),
   );
-  const outdated = recordedAddresses(endpoint, key.interface).filter(({ pool }) => !kept.has(pool));
-  await Promise.all(outdated.map(({ pool }) => giveBack(state, pool, key, 'earlier pod')));
+  const recorded = recordedAddresses(endpoint, key.interface).map(({ pool }) => pool);
+  const outdated = new Set(recorded.filter((pool) => !kept.has(pool)));
+  if (outdated.size === 0) return endpoint;
+  const rest = await state.endpoints.dropPools(endpoint, key.interface, outdated);
+  await Promise.all([...outdated].map((pool) => giveBack(state, pool, key, 'earlier pod')));
+  return rest;
 }
 
 function asksFor(selection: Selection, family: IpFamily): boolean {

@@ -174,6 +174,24 @@ describe('addresses of a StatefulSet', () => {
     assert.deepEqual(world.records('p1'), { '10.1.0.10': 'default/db-0 eth0' });
   });
 
+  it('of the family whose pool is no longer named are given back, the endpoint first; the other family’s stay', async () => {
+    const world = made();
+    const asked = { pools4, pools6: ['p6'] };
+    restart(world, 'db-0', 'uid-1');
+    await world.agent()('ADD', 'db-0', asked);
+    restart(world, 'db-0', 'uid-2');
+    const seen: unknown[] = [];
+    const onStep = (step: string, when: string): void => {
+      if (step !== 'write pool' || when !== 'before' || seen.length > 0) return;
+      const [entry] = world.endpoints.get('default/db-0')?.status?.current.ips ?? [];
+      seen.push(entry?.ipv4, entry?.ipv4Pool, entry?.ipv6);
+    };
+    const result = await world.agent({ onStep })('ADD', 'db-0', { ...asked, pools4: ['p2'] });
+    assert.deepEqual(seen, [undefined, undefined, 'fd00::10/64']);
+    assert.deepEqual(addresses(result), ['10.2.0.10/24', 'fd00::10/64']);
+    assert.deepEqual(world.records('p1'), {});
+  });
+
   it('stay on two unnamed interfaces whatever they are called (A00018)', async () => {
     const world = made();
     const annotations = {

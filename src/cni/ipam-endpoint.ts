@@ -1,6 +1,6 @@
 import type { EndpointInterface, SpiderEndpoint } from '../api/spiderendpoint.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
-import { withInterface, withoutInterface, type EndpointOwner } from '../ipam/endpoint-record.ts';
+import { withInterface, withoutInterface, withoutPools, type EndpointOwner } from '../ipam/endpoint-record.ts';
 import { staticKindOf } from '../ipam/pod-owner.ts';
 import type { EndpointSource } from './ipam-deps.ts';
 
@@ -46,6 +46,18 @@ export class EndpointBook {
         before = await this.#source.read(of.namespace, of.name);
       }
     }
+  }
+
+  /** Takes out what the interface has from these pools; undefined when nothing is left of the endpoint, which is then removed. */
+  async dropPools(
+    endpoint: SpiderEndpoint,
+    interfaceName: string,
+    pools: ReadonlySet<string>,
+  ): Promise<SpiderEndpoint | undefined> {
+    const next = withoutPools(endpoint, interfaceName, pools);
+    if (next.status?.current.ips.length !== 0) return this.#source.replace(next);
+    await this.#source.remove(endpoint);
+    return undefined;
   }
 
   /** Takes the interface out; the endpoint goes with the last one. Does nothing to the endpoint of another pod. */

@@ -152,20 +152,24 @@ export class GcCollector {
     return holding.map(({ metadata }) => metadata.name ?? '');
   }
 
-  /** Before the records: a record without endpoint is found by the next scan, an endpoint without record is not. */
-  async #removeEndpoint(book: PoolBook, podKey: string, facts: Omit<GcFacts, 'record'>): Promise<void> {
+  /**
+   * Before the records: a record without endpoint is found by the next scan, an endpoint without record is not. It may be of an
+   * earlier pod than the records: of one whose successor died between the two.
+   */
+  async #removeEndpoint(podKey: string, facts: Omit<GcFacts, 'record'>): Promise<void> {
     const { endpoint } = facts;
-    if (endpoint === undefined) return;
-    const uid = endpoint.status?.current.uid;
-    const own = [...book.records.values()].find((record) => record.pod === podKey && record.podUid === uid);
-    if (own !== undefined && decideRecord({ ...facts, record: own }, this.#deps.settings).action === 'release')
+    const podUid = endpoint?.status?.current.uid;
+    if (endpoint === undefined || podUid === undefined) return;
+    const record = { pod: podKey, podUid, interface: '' };
+    if (decideRecord({ ...facts, record }, this.#deps.settings).action === 'release')
       await this.#deps.endpoints.remove(endpoint);
   }
 
-  /** From the API server. */
+  /** From the API server. The endpoint first: the pod that it is of is then known, if there is one. */
   async #facts(namespace: string, name: string): Promise<Omit<GcFacts, 'record'>> {
     const { pods, endpoints, readNode, clock } = this.#deps;
-    const [pod, endpoint] = await Promise.all([pods.read(namespace, name), endpoints.read(namespace, name)]);
+    const endpoint = await endpoints.read(namespace, name);
+    const pod = await pods.read(namespace, name);
     const isWanted = await this.#isWanted(namespace, name, pod, endpoint);
     const node = pod?.metadata?.deletionTimestamp ? await readNode(pod.spec?.nodeName ?? '') : undefined;
     return { pod, endpoint, isWanted, isNodeReady: isReady(node), nowMs: clock.nowMs() };
@@ -206,7 +210,6 @@ export class GcCollector {
       if (pool === undefined) return [];
       const book = new PoolBook(pool);
       const facts = await this.#facts(namespace, name);
-      await this.#removeEndpoint(book, podKey, facts);
       const decisions = new Map<string, GcDecision>();
       const addresses = book.release((record, address) => {
         if (record.pod !== podKey) return false;
@@ -216,6 +219,7 @@ export class GcCollector {
         return decision.action === 'release';
       });
       if (addresses.length === 0) return [];
+      await this.#removeEndpoint(podKey, facts);
       const { allocatedIPs: _, ...rest } = pool.status ?? {};
       try {
         await pools.replaceStatus({ ...pool, status: { ...rest, ...book.status() } });

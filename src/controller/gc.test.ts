@@ -196,6 +196,13 @@ describe('garbage collection', () => {
     assert.deepEqual(world.removed, ['a']);
   });
 
+  it('removes an endpoint that an earlier pod left, whose successor died before it wrote it', async () => {
+    const world = new World();
+    world.addEndpoint('a', 'earlier', 'StatefulSet', 'set');
+    await scanAndCollect(world, world.collector());
+    assert.deepEqual([world.addresses, world.removed], ['10.0.0.2', ['a']]);
+  });
+
   it('asks the API server, and does not believe its copies', async () => {
     const world = new World();
     world.pods.set('default/a', pod({}));

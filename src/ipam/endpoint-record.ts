@@ -91,6 +91,25 @@ export function withoutInterface(endpoint: SpiderEndpoint, name: string): Spider
   return { ...endpoint, status: { ...endpoint.status, current: { ...current, ips } } };
 }
 
+/** Without what the interface has from these pools, and without the interface when nothing is left of it. */
+export function withoutPools(
+  endpoint: SpiderEndpoint,
+  interfaceName: string,
+  pools: ReadonlySet<string>,
+): SpiderEndpoint {
+  const entry = endpoint.status?.current.ips.find((other) => other.interface === interfaceName);
+  if (endpoint.status === undefined || entry === undefined) return endpoint;
+  const { ipv4, ipv4Pool, ipv4Gateway, ipv6, ipv6Pool, ipv6Gateway, ...rest } = entry;
+  const kept: EndpointInterface = {
+    ...rest,
+    ...(ipv4Pool !== undefined && !pools.has(ipv4Pool) && { ipv4, ipv4Pool, ipv4Gateway }),
+    ...(ipv6Pool !== undefined && !pools.has(ipv6Pool) && { ipv6, ipv6Pool, ipv6Gateway }),
+  };
+  if (addressesOf(kept).length === 0) return withoutInterface(endpoint, interfaceName);
+  const ips = endpoint.status.current.ips.map((other) => (other === entry ? kept : other));
+  return { ...endpoint, status: { ...endpoint.status, current: { ...endpoint.status.current, ips } } };
+}
+
 /** What the endpoint has on record for the interface, if it is this pod's or a static one. */
 export function recordedAddresses(endpoint: SpiderEndpoint | undefined, interfaceName: string): RecordedAddress[] {
   const entry = endpoint?.status?.current.ips.find((other) => other.interface === interfaceName);
