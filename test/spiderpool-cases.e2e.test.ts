@@ -11,6 +11,7 @@ import { outageCases } from './cases/outages.ts';
 import { overlayCases } from './cases/overlay.ts';
 import { reclaimCases } from './cases/reclaim.ts';
 import { reservedCases } from './cases/reserved.ts';
+import { selectionCases } from './cases/selection.ts';
 import { subnetCases } from './cases/subnet.ts';
 
 describe('Spiderpool’s cases', () => {
@@ -33,6 +34,7 @@ describe('Spiderpool’s cases', () => {
     multusCases(theBed);
     refusedMultusCases(theBed);
     overlayCases(theBed);
+    selectionCases(theBed);
     reclaimCases(theBed);
     subnetCases(theBed);
   });

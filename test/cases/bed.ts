@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -18,10 +19,11 @@ import {
 } from '../../src/api/resources.ts';
 import type { PoolSpec, SpiderIPPool } from '../../src/api/spiderippool.ts';
 import { decodeAllocatedIps } from '../../src/ipam/allocated-ips.ts';
+import { packageRoot } from '../../src/kernel/package-root.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { loadKubeConfig } from '../../src/kube/config.ts';
 import { isNotFound } from '../../src/kube/error.ts';
-import { labLayout, nodePaths } from '../../src/lab/layout.ts';
+import { labLayout, nodePaths, type LabLayout } from '../../src/lab/layout.ts';
 import { labDown } from '../../src/lab/lifecycle/down.ts';
 import { readLabState } from '../../src/lab/lifecycle/state.ts';
 import { labUp } from '../../src/lab/lifecycle/up.ts';
@@ -66,10 +68,27 @@ function bedIn(dir: string, kubeconfig: string, down: () => Promise<void>): Bed 
 }
 
 /** What the command prints in the node's network namespace. */
-export async function onNode(bed: Bed, node: string, ...command: readonly string[]): Promise<string> {
-  const { netns } = nodePaths(labLayout(readLabState(bed.dir) ?? assert.fail('no lab')), node);
-  const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, ...command]);
-  return stdout;
+export function onNode(bed: Bed, node: string, ...command: readonly string[]): Promise<string> {
+  return printed('nsenter', [`--net=${nodePaths(layoutOf(bed), node).netns}`, ...command]);
+}
+
+/** The underlay's switch is its gateway too. */
+export function onSwitch(bed: Bed, ...command: readonly string[]): Promise<string> {
+  return printed('nsenter', [`--net=${layoutOf(bed).switchNetns}`, ...command]);
+}
+
+/** What `sluice … --json` says about the lab. */
+export async function sluiceJson(bed: Bed, ...args: readonly string[]): Promise<unknown> {
+  const command = [createRequire(import.meta.url).resolve('tsx'), join(packageRoot(), 'src', 'cli', 'main.ts')];
+  return JSON.parse(await printed(process.execPath, ['--import', ...command, ...args, '--lab', bed.dir, '--json']));
+}
+
+function layoutOf({ dir }: Bed): LabLayout {
+  return labLayout(readLabState(dir) ?? assert.fail(`no lab in ${dir}`));
+}
+
+async function printed(file: string, args: readonly string[]): Promise<string> {
+  return (await promisify(execFile)(file, args, { timeout: 120_000 })).stdout;
 }
 
 /** A test of the catalogue's case `id`; what it made is removed whatever happens. */

@@ -117,7 +117,7 @@ export function overlayCases(bed: () => Bed): void {
 
 function bridgeCases(bed: () => Bed): void {
   caseOf('C00002', 'an underlay interface beside Debian’s bridge plugin, and its policy', bed, async (c) => {
-    const plugin = { type: 'bridge', bridge: 'cni-c2', isGateway: true };
+    const plugin = { type: 'bridge', bridge: 'cni-c2', isGateway: true, forceAddress: true };
     const { network, leases } = await overlay(c, 'overlay', plugin);
     const second = await c.attachment('second', { macvlan: { master: ['ens192'], ippools } });
     const use = { [defaultNetwork]: network, [networks]: second };
