@@ -4,6 +4,7 @@ import { encodeAllocatedIps, type AllocationRecord } from '../src/ipam/allocated
 import { unavailable } from '../test/real-apiserver/start.ts';
 import { TimedApi } from './ipam-api.ts';
 import { RealCluster } from './ipam-real.ts';
+import { sizeRows } from './ipam-sizes.ts';
 import { oneByOne, TurnByLease, type Allocate } from './ipam-writers.ts';
 import { percentile, spread, type BenchRow, type Suite } from './report.ts';
 
@@ -42,7 +43,7 @@ const cases: readonly Case[] = [
 
 export const ipamSuite: Suite = {
   name: 'ipam',
-  describe: 'addresses for 1,000 pods on ten nodes, from one pool and from many',
+  describe: 'addresses for 1,000 pods on ten nodes, from one pool and from many; what a pool of a million costs',
   async run({ quick, log }) {
     const rows: BenchRow[] = [];
     for (const each of cases) {
@@ -53,7 +54,7 @@ export const ipamSuite: Suite = {
       }
       rows.push(...rowsOf(each, rounds));
     }
-    return [...rows, ...(await realRows(quick, log))];
+    return [...rows, ...(await realRows(quick, log)), ...(await sizeRows(quick, log))];
   },
 };
 
