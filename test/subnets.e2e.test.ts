@@ -28,11 +28,7 @@ import { createKubeClient, type KubeClient } from '../src/kube/client.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { isNotFound } from '../src/kube/error.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
-
-const cloneSets = {
-  ...{ group: 'apps.kruise.io', version: 'v1alpha1', plural: 'clonesets', kind: 'CloneSet' },
-  namespaced: true,
-} as const;
+import { cloneSets, controlledBy, definitionOf } from './stand-in-kinds.ts';
 
 const stop = new AbortController();
 let server: TestApiServer;
@@ -62,16 +58,6 @@ after(async () => {
   client.close();
   await server.close();
 });
-
-function definitionOf({ group, version, plural, kind }: GroupVersionResource): KubeObject {
-  const openAPIV3Schema = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true };
-  const versions = [{ name: version, served: true, storage: true, schema: { openAPIV3Schema } }];
-  const names = { plural, kind, singular: kind.toLowerCase(), listKind: `${kind}List` };
-  return {
-    metadata: { name: `${plural}.${group}` },
-    spec: { group, scope: 'Namespaced', names, versions },
-  } as KubeObject;
-}
 
 async function eventually(check: () => Promise<boolean>, what: string): Promise<void> {
   const endMs = Date.now() + 60_000;
@@ -176,11 +162,11 @@ describe('pools of Jobs, of owners that are not watched, and of lone pods', () =
   const make = (gvr: GroupVersionResource, name: string, spec: object): Promise<KubeObject> =>
     client.create(gvr, { metadata: at(name), spec } as KubeObject);
   const makePod = (name: string, owner?: KubeObject, more: Record<string, string> = {}): Promise<KubeObject> => {
-    const { apiVersion, kind, metadata } = owner ?? {};
-    const reference = { apiVersion, kind, name: metadata?.name, uid: metadata?.uid, controller: true };
-    const ownerReferences = owner === undefined ? [] : [reference];
     const spec = { containers: [container], nodeName: 'nowhere' };
-    return client.create(pods, { metadata: { ...at(name), ...annotated(more), ownerReferences }, spec } as KubeObject);
+    return client.create(pods, {
+      metadata: { ...at(name), ...annotated(more), ...(owner && controlledBy(owner)) },
+      spec,
+    } as KubeObject);
   };
   const ended = (name: string): Promise<KubeObject> =>
     client.patch(
@@ -214,14 +200,7 @@ describe('pools of Jobs, of owners that are not watched, and of lone pods', () =
     await make(jobs, 'kept', jobSpec(1, { 'ipam.spidernet.io/ippool-reclaim': 'false' }));
     const cron = await make(cronJobs, 'nightly', { schedule: '@daily', jobTemplate: { spec: jobSpec(2) } });
     await become({ once: 4, fixed: 7, kept: 2, nightly: 3 }, 'pools made');
-    const owner = {
-      apiVersion: 'batch/v1',
-      kind: 'CronJob',
-      name: 'nightly',
-      uid: cron.metadata?.uid,
-      controller: true,
-    };
-    const metadata = { ...at('nightly1'), ownerReferences: [owner] };
+    const metadata = { ...at('nightly1'), ...controlledBy(cron) };
     await client.create(jobs, { metadata, spec: jobSpec(2) } as KubeObject);
     const active = [{ name: 'nightly1' }, { name: 'nightly2' }];
     await client.patch(cronJobs, at('nightly'), { type: 'merge', body: { status: { active } } });

@@ -1,9 +1,17 @@
 /** Group I, D00008, E00010: addresses out of SpiderSubnets, for applications. The rest is in ../subnets.e2e.test.ts. */
 import assert from 'node:assert/strict';
 import type { KubeObject } from '../../src/api/kubernetes.ts';
-import { deployments, spiderIPPools, spiderSubnets, statefulSets } from '../../src/api/resources.ts';
+import {
+  customResourceDefinitions,
+  deployments,
+  pods,
+  spiderIPPools,
+  spiderSubnets,
+  statefulSets,
+} from '../../src/api/resources.ts';
 import type { SpiderIPPool } from '../../src/api/spiderippool.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
+import { cloneSets, controlledBy, definitionName, definitionOf } from '../stand-in-kinds.ts';
 import { caseOf, fromPools, ipsOf, type Bed, type CaseSpace } from './bed.ts';
 import { podTemplate, workload } from './workloads.ts';
 
@@ -33,6 +41,13 @@ async function poolsBecome(c: CaseSpace, subnet: string, sizes: readonly number[
     return found.sort((a, b) => a - b).join() === [...sizes].sort((a, b) => a - b).join();
   };
   await waitFor(`pools of ${subnet} with ${sizes.join(', ') || 'nothing'}`, seen, { timeoutMs: 120_000 });
+}
+
+async function allReturned(c: CaseSpace, subnet: string): Promise<void> {
+  const count = async (): Promise<unknown> =>
+    ((await c.kube.get(spiderSubnets, { name: subnet })) as { status?: { allocatedIPCount?: number } }).status
+      ?.allocatedIPCount;
+  await waitFor('all addresses to be back in the subnet', async () => (await count()) === 0, { timeoutMs: 120_000 });
 }
 
 export function subnetCases(bed: () => Bed): void {
@@ -79,10 +94,42 @@ export function subnetCases(bed: () => Bed): void {
       for (const gvr of [deployments, statefulSets])
         await c.kube.delete(gvr, { namespace: c.namespace, name: gvr.kind.toLowerCase() });
       await poolsBecome(c, subnet, []);
-      const controlled = async (): Promise<unknown> =>
-        ((await c.kube.get(spiderSubnets, { name: subnet })) as { status?: { allocatedIPCount?: number } }).status
-          ?.allocatedIPCount;
-      await waitFor('all addresses to be back in the subnet', async () => (await controlled()) === 0);
+      await allReturned(c, subnet);
+    },
+  );
+
+  caseOf(
+    'I00014',
+    'owners of kinds that nobody watches and a lone pod have pools that go with them',
+    bed,
+    async (c) => {
+      const subnet = await subnetOf(c, c.subnet(), 12);
+      await c.kube.create(customResourceDefinitions, definitionOf(cloneSets));
+      c.willRemove(customResourceDefinitions, definitionName(cloneSets));
+      const { namespace } = c;
+      const annotations = { [subnetAnnotation]: `{"ipv4":["${subnet}"]}` };
+      const owned = async (name: string, size: Record<string, string>): Promise<void> => {
+        const owner = await c.kube.create(cloneSets, { metadata: { namespace, name }, spec: {} } as KubeObject);
+        for (const pod of [`${name}-1`, `${name}-2`]) {
+          const { metadata, ...template } = podTemplate(name, { annotations: { ...annotations, ...size } });
+          const own = { ...metadata, ...controlledBy(owner), namespace, name: pod };
+          await c.kube.create(pods, { ...template, metadata: own });
+        }
+      };
+      await Promise.all([owned('flexible', {}), owned('fixed', { 'ipam.spidernet.io/ippool-ip-number': '2' })]);
+      await c.pod('alone', { annotations });
+      const found = (await Promise.all(['flexible', 'fixed'].map((name) => c.readyPods(name, 2)))).flat();
+      await poolsBecome(c, subnet, [1, 2, 3]);
+      const names = (await poolsOf(c, subnet)).map(({ metadata }) => metadata.name ?? '');
+      const held = (await Promise.all(names.map((name) => c.records(name)))).flatMap((records) => [...records.keys()]);
+      assert.deepEqual([...found, await c.ready('alone')].flatMap(ipsOf).sort(), held.sort());
+      await c.output('alone', 'ping', '-c1', '-W5', ipsOf(found[0] ?? assert.fail())[0] ?? '');
+      await c.remove('alone');
+      await c.kube.delete(cloneSets, { namespace, name: 'fixed' });
+      await poolsBecome(c, subnet, [3]);
+      await c.kube.delete(cloneSets, { namespace, name: 'flexible' });
+      await poolsBecome(c, subnet, []);
+      await allReturned(c, subnet);
     },
   );
 }

@@ -10,7 +10,10 @@ export interface WorkloadOptions {
   readonly spec?: object;
 }
 
-export function podTemplate(name: string, { annotations, labels }: WorkloadOptions): object {
+export function podTemplate(
+  name: string,
+  { annotations, labels }: WorkloadOptions,
+): { readonly metadata: object; readonly spec: object } {
   return {
     metadata: { labels: { app: name, ...labels }, ...(annotations && { annotations }) },
     spec: {
