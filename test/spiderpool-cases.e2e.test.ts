@@ -1,5 +1,8 @@
 /** The cases of Spiderpool's own end-to-end catalogue (docs/reference/spiderpool-cases.md), all in one lab. */
-import { after, before, describe } from 'node:test';
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
 import { affinityCases } from './cases/affinity.ts';
 import { annotationCases } from './cases/annotation.ts';
 import { assignCases } from './cases/assign.ts';
@@ -40,4 +43,9 @@ describe('Spiderpool’s cases', () => {
   });
 
   describe('one after another', () => outageCases(theBed));
+
+  it('needed no more rights than deploy/rbac.yaml gives', () => {
+    const log = readFileSync(join(theBed().dir, 'logs', 'control-plane.log'), 'utf8');
+    assert.deepEqual(/User .+ cannot .+/.exec(log), null);
+  });
 });

@@ -38,6 +38,7 @@ const apps = { group: 'apps', version: 'v1' } as const;
 const batch = { group: 'batch', version: 'v1' } as const;
 const kubevirt = { group: 'kubevirt.io', version: 'v1' } as const;
 const admission = { group: 'admissionregistration.k8s.io', version: 'v1' } as const;
+const rbac = { group: 'rbac.authorization.k8s.io', version: 'v1' } as const;
 const spider = { group: spiderGroup, version: spiderVersion } as const;
 
 export const namespaces = { ...core, plural: 'namespaces', kind: 'Namespace', ...clusterScoped } as const;
@@ -106,6 +107,17 @@ export const validatingWebhookConfigurations = {
   kind: 'ValidatingWebhookConfiguration',
   ...clusterScoped,
 } as const;
+// What an installation brings besides the definitions: deploy/rbac.yaml.
+export const serviceAccounts = { ...core, plural: 'serviceaccounts', kind: 'ServiceAccount', ...namespaced } as const;
+export const clusterRoles = { ...rbac, plural: 'clusterroles', kind: 'ClusterRole', ...clusterScoped } as const;
+export const clusterRoleBindings = {
+  ...rbac,
+  plural: 'clusterrolebindings',
+  kind: 'ClusterRoleBinding',
+  ...clusterScoped,
+} as const;
+export const roles = { ...rbac, plural: 'roles', kind: 'Role', ...namespaced } as const;
+export const roleBindings = { ...rbac, plural: 'rolebindings', kind: 'RoleBinding', ...namespaced } as const;
 export const networkAttachmentDefinitions = {
   group: 'k8s.cni.cncf.io',
   version: 'v1',

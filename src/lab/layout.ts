@@ -32,6 +32,9 @@ export interface LabLayout extends LabIdentity {
   readonly kubeconfig: string;
   /** The same cluster as seen from inside the node namespaces. */
   readonly nodeKubeconfig: string;
+  /** Of the accounts in deploy/rbac.yaml; the agents' is as seen from inside the node namespaces. */
+  readonly agentKubeconfig: string;
+  readonly controllerKubeconfig: string;
   readonly logsDir: string;
   readonly apiDir: string;
   readonly controllerDir: string;
@@ -58,6 +61,8 @@ export function labLayout({ dir, id }: LabIdentity): LabLayout {
     lockFile: join(dir, 'lock'),
     kubeconfig: join(dir, 'kubeconfig'),
     nodeKubeconfig: join(dir, 'node.kubeconfig'),
+    agentKubeconfig: join(dir, 'agent.kubeconfig'),
+    controllerKubeconfig: join(dir, 'controller.kubeconfig'),
     logsDir: join(dir, 'logs'),
     apiDir: join(dir, 'api'),
     controllerDir: join(dir, 'controller'),

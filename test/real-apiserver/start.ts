@@ -5,11 +5,13 @@ import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync 
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createCredentials } from '../../src/lab/api/credentials.ts';
+import { createCredentials, type Credentials } from '../../src/lab/api/credentials.ts';
+import type { ApiToken } from '../../src/lab/api/server.ts';
 import { ContractClient, type Endpoint } from '../../src/lab/contract/client.ts';
 import { binaryPath } from './build.ts';
 
 export interface RealApiServer extends Endpoint {
+  readonly credentials: Credentials;
   readonly stop: () => Promise<void>;
 }
 
@@ -20,7 +22,8 @@ export function unavailable(): string | undefined {
   return 'no kube-apiserver is built: `node --import tsx test/real-apiserver/build.ts` builds it (needs Go)';
 }
 
-export async function startRealApiServer(): Promise<RealApiServer> {
+/** Besides the administrator’s, the tokens of `accounts`. */
+export async function startRealApiServer(accounts?: (credentials: Credentials) => ApiToken[]): Promise<RealApiServer> {
   const dir = mkdtempSync(join(tmpdir(), 'sluice-real-api-'));
   const children: ChildProcess[] = [];
   const stop = async (): Promise<void> => {
@@ -31,11 +34,11 @@ export async function startRealApiServer(): Promise<RealApiServer> {
     const [clientPort, peerPort, apiPort] = await Promise.all([freePort(), freePort(), freePort()]);
     children.push(launch('etcd', etcdArguments(dir, clientPort, peerPort), join(dir, 'etcd.log')));
     const credentials = await createCredentials(Date.now());
-    const files = writeFiles(dir, credentials);
+    const files = writeFiles(dir, credentials, accounts?.(credentials) ?? []);
     children.push(launch(binaryPath(), apiArguments(files, clientPort, apiPort), join(dir, 'apiserver.log')));
     const endpoint = { url: `https://127.0.0.1:${apiPort}`, caCert: credentials.caCert, token: credentials.token };
     await ready(endpoint, dir, children);
-    return { ...endpoint, stop };
+    return { ...endpoint, credentials, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -63,22 +66,25 @@ interface Files {
   readonly accountKey: string;
 }
 
-function writeFiles(dir: string, credentials: Awaited<ReturnType<typeof createCredentials>>): Files {
+function writeFiles(dir: string, credentials: Credentials, accounts: readonly ApiToken[]): Files {
   const write = (name: string, text: string): string => {
     writeFileSync(join(dir, name), text, { mode: 0o600 });
     return join(dir, name);
   };
+  const admin = { token: credentials.token, user: 'kubernetes-admin', groups: ['system:masters'] };
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   return {
     dir,
-    tokens: write(
-      'tokens.csv',
-      `${credentials.token},kubernetes-admin,admin-${randomBytes(4).toString('hex')},system:masters\n`,
-    ),
+    tokens: write('tokens.csv', [admin, ...accounts].map(tokenLine).join('')),
     key: write('server.key', credentials.serverKey),
     cert: write('server.crt', credentials.serverCert),
     accountKey: write('accounts.key', privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()),
   };
+}
+
+/** Token, user, uid, groups: comma-separated values. */
+function tokenLine({ token, user, groups = [] }: ApiToken): string {
+  return `${token},${user},${randomBytes(4).toString('hex')},"${groups.join(',')}"\n`;
 }
 
 function apiArguments(files: Files, etcdPort: number, port: number): string[] {
@@ -91,7 +97,7 @@ function apiArguments(files: Files, etcdPort: number, port: number): string[] {
     `--tls-private-key-file=${files.key}`,
     `--cert-dir=${files.dir}`,
     `--token-auth-file=${files.tokens}`,
-    '--authorization-mode=AlwaysAllow',
+    '--authorization-mode=RBAC',
     '--service-account-issuer=https://kubernetes.default.svc',
     `--service-account-key-file=${files.accountKey}`,
     `--service-account-signing-key-file=${files.accountKey}`,

@@ -91,6 +91,7 @@ export function builtinResources(): Resource[] {
     builtin('rbac.authorization.k8s.io/v1', 'clusterrolebindings', 'ClusterRoleBinding', rbac, cluster),
     builtin('rbac.authorization.k8s.io/v1', 'roles', 'Role', rbac),
     builtin('rbac.authorization.k8s.io/v1', 'rolebindings', 'RoleBinding', rbac),
+    builtin('authorization.k8s.io/v1', 'subjectaccessreviews', 'SubjectAccessReview', {}, createOnly),
     builtin('authorization.k8s.io/v1', 'selfsubjectaccessreviews', 'SelfSubjectAccessReview', {}, createOnly),
     builtin('authorization.k8s.io/v1', 'selfsubjectrulesreviews', 'SelfSubjectRulesReview', {}, createOnly),
     builtin('authentication.k8s.io/v1', 'selfsubjectreviews', 'SelfSubjectReview', {}, createOnly),

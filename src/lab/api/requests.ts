@@ -1,5 +1,6 @@
 /** One API request on a resource: from method and path to the answer. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { attributesOf, authorize } from './authorizer.ts';
 import { deleteObject, deleteOptions } from './delete.ts';
 import { cloneJson, isObject, type Json, type JsonObject, type KubeObject } from './json.ts';
 import { kubeletRoutes, kubeletTarget, proxyRequest, type KubeletSocket } from './kubelet-proxy.ts';
@@ -39,6 +40,7 @@ const maxBodyBytes = 3 * 1024 * 1024;
 export async function serveResource(parts: RequestParts, exchange: Exchange): Promise<void> {
   const path = parseResourcePath(exchange.url.pathname);
   if (path === undefined) throw status.pathNotFound();
+  authorizeRequest(parts, exchange, path);
   const resource = parts.registry.find(path.group, path.version, path.plural);
   if (resource === undefined || (path.namespace !== undefined && !resource.namespaced)) throw status.pathNotFound();
   const call = callOf(exchange);
@@ -47,6 +49,12 @@ export async function serveResource(parts: RequestParts, exchange: Exchange): Pr
   if (path.subresource !== '') await serveSubresource(parts, exchange, target, call);
   else if (path.name === undefined || path.watch) await serveCollection(parts, exchange, target, path, call);
   else await serveObject(parts, exchange, target, call);
+}
+
+/** Everyone may ask about himself. */
+function authorizeRequest({ store }: RequestParts, exchange: Exchange, path: ResourcePath): void {
+  if (path.plural.startsWith('selfsubject')) return;
+  authorize(store, exchange, attributesOf(exchange.request.method ?? '', path, exchange.url.searchParams));
 }
 
 function callOf({ url, user, groups }: Exchange): Call {
@@ -73,7 +81,8 @@ async function serveCollection(
       return;
     case 'POST': {
       const body = await readObject(request);
-      if (!resource.verbs.includes('get')) return sendJson(exchange, 201, answerReview(target, body, call), call);
+      if (!resource.verbs.includes('get'))
+        return sendJson(exchange, 201, answerReview(parts, target, body, call), call);
       if (resource.namespaced && namespace === undefined) throw status.methodNotAllowed();
       return sendObject(exchange, target, 201, await createObject(parts, target, body, call), call, parts);
     }

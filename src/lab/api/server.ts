@@ -10,6 +10,7 @@ import type { Duplex } from 'node:stream';
 import { systemClock, type Clock } from '../../core/clock.ts';
 import { silentLogger, type Logger } from '../../core/log.ts';
 import { Admission } from './admission.ts';
+import { attributesOf, authorize, type Requester } from './authorizer.ts';
 import * as discovery from './discovery.ts';
 import { expireEvents, seedObjects } from './housekeeping.ts';
 import type { JsonObject } from './json.ts';
@@ -146,8 +147,7 @@ class EmbeddedApiServer implements ApiServer {
       response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end('ok');
       return;
     }
-    const { user, groups = [] } = this.authenticate(request);
-    const exchange: Exchange = { request, response, url, user, groups: [...groups, 'system:authenticated'] };
+    const exchange: Exchange = { request, response, url, ...this.requesterOf(request) };
     const document = this.document(request, url);
     if (document === undefined) await serveResource(this.parts, exchange);
     else sendDocument(exchange, document, contentTypeOf(document));
@@ -183,6 +183,11 @@ class EmbeddedApiServer implements ApiServer {
     return found(kind === 'api' ? openapiDocument(registry, '', a) : openapiDocument(registry, a, b));
   }
 
+  private requesterOf(request: IncomingMessage): Requester {
+    const { user, groups = [] } = this.authenticate(request);
+    return { user, groups: [...groups, 'system:authenticated'] };
+  }
+
   private authenticate(request: IncomingMessage): ApiToken {
     const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? '';
     const hash = digest(given);
@@ -194,11 +199,12 @@ class EmbeddedApiServer implements ApiServer {
   }
 
   private async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    this.authenticate(request);
+    const requester = this.requesterOf(request);
     const url = new URL(request.url ?? '/', 'https://api');
     const path = parseResourcePath(url.pathname);
     if (path?.plural !== 'pods' || path.group !== '' || path.name === undefined || !(path.subresource in kubeletRoutes))
       throw pathNotFound();
+    authorize(this.options.store, requester, attributesOf('POST', path, url.searchParams));
     const protocol = (request.headers.upgrade ?? '').toLowerCase();
     if (protocol !== 'websocket') {
       throw badRequest(
@@ -218,6 +224,7 @@ class EmbeddedApiServer implements ApiServer {
 
   private fail(request: IncomingMessage, response: ServerResponse, error: unknown): void {
     const failure = this.asApiError(request, error);
+    if (failure.message.includes(' is forbidden: User ')) this.log.warn({ why: failure.message }, 'forbidden');
     if (response.headersSent) {
       response.destroy();
       return;

@@ -1,5 +1,6 @@
 /** scale, pods/binding and pods/eviction, and the reviews a client may ask of itself. */
-import { cloneJson, isObject, numberAt, objectAt, setOwn, stringAt, valueAt } from './json.ts';
+import { isAllowed, type Requester } from './authorizer.ts';
+import { cloneJson, isObject, numberAt, objectAt, setOwn, stringAt, stringsAt, valueAt } from './json.ts';
 import type { Json, JsonObject, KubeObject } from './json.ts';
 import { selectorText } from './kinds/selector.ts';
 import { deleteObject, deleteOptions } from './delete.ts';
@@ -124,17 +125,17 @@ export function success(code: number, details?: JsonObject): JsonObject {
   };
 }
 
-/** A token that is known may do everything: there is no authorizer. */
-export function answerReview(target: Target, body: JsonObject, call: Call): JsonObject {
+/** What the roles allow the one who asks, or the one asked about. */
+export function answerReview(parts: Pick<ApiParts, 'store'>, target: Target, body: JsonObject, call: Call): JsonObject {
   const head = { kind: target.resource.kind, apiVersion: apiVersionOf(target.resource), metadata: {} };
   const everything = { verbs: ['*'], apiGroups: ['*'], resources: ['*'] };
   switch (target.resource.kind) {
     case 'SelfSubjectAccessReview':
-      return {
-        ...head,
-        spec: body.spec ?? {},
-        status: { allowed: true, reason: 'the lab authorizes every known token' },
-      };
+      return { ...head, spec: body.spec ?? {}, status: { allowed: allows(parts, call, body) } };
+    case 'SubjectAccessReview': {
+      const asked = { user: stringAt(body, 'spec', 'user') ?? '', groups: stringsAt(body, 'spec', 'groups') };
+      return { ...head, spec: body.spec ?? {}, status: { allowed: allows(parts, asked, body) } };
+    }
     case 'SelfSubjectRulesReview':
       return {
         ...head,
@@ -148,4 +149,14 @@ export function answerReview(target: Target, body: JsonObject, call: Call): Json
     default:
       return { ...head, status: { userInfo: { username: call.user, groups: [...call.groups] } } };
   }
+}
+
+function allows({ store }: Pick<ApiParts, 'store'>, requester: Requester, body: JsonObject): boolean {
+  const of = (key: string): string => stringAt(body, 'spec', 'resourceAttributes', key) ?? '';
+  // Other paths than resources are open to every token that is known.
+  if (objectAt(body, 'spec', 'resourceAttributes') === undefined) return true;
+  return isAllowed(store, requester, {
+    ...{ verb: of('verb'), group: of('group'), resource: of('resource'), subresource: of('subresource') },
+    ...{ namespace: of('namespace'), name: of('name') },
+  });
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { admissionCases } from './admission.ts';
+import { authorizationCases } from './authorization.ts';
 import { ContractClient, type Endpoint } from './client.ts';
 import { controllerCases } from './controllers.ts';
 import { customCases } from './custom.ts';
@@ -17,6 +18,7 @@ export const contractCases = [
   ...readingCases,
   ...customCases,
   ...admissionCases,
+  ...authorizationCases,
   ...controllerCases,
 ];
 

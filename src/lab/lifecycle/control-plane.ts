@@ -13,6 +13,7 @@ import { Store } from '../api/store.ts';
 import { labLayout, nodeNames, nodePaths, type LabLayout } from '../layout.ts';
 import { startWorkloads } from '../workloads/start.ts';
 import { markControlPlaneReady } from './control-plane-ready.ts';
+import { accountToken, accountTokens, applyAccounts } from './accounts.ts';
 import { applyDefinitions } from './defaults.ts';
 import { mustLabState, writeFileAtomically } from './state.ts';
 
@@ -33,24 +34,41 @@ export async function runControlPlane(options: {
   const server = createApiServer({
     store: new Store(new Journal(join(lab.apiDir, 'objects'))),
     tls: { key: credentials.serverKey, cert: credentials.serverCert },
-    tokens: [{ token: credentials.token, user: 'lab-admin', groups: ['system:masters'] }],
+    tokens: [
+      { token: credentials.token, user: 'lab-admin', groups: ['system:masters'] },
+      ...accountTokens(credentials),
+    ],
     kubeletSocket: (node) => (names.includes(node) ? nodePaths(lab, node).kubeletSocket : undefined),
     log,
   });
   await server.listen(state.apiHost, state.apiPort);
   for (const name of names) await server.listenFd(listenTcp(nodePaths(lab, name).netns, '127.0.0.1', nodeApiPort).fd);
-  const shared = { caCert: credentials.caCert, token: credentials.token };
-  // The host's loopback leads here also when the lab runs in a virtual machine that forwards the same port.
-  writeFileAtomically(lab.kubeconfig, formatKubeconfig({ server: `https://127.0.0.1:${state.apiPort}`, ...shared }));
-  writeFileAtomically(lab.nodeKubeconfig, formatKubeconfig({ server: `https://127.0.0.1:${nodeApiPort}`, ...shared }));
+  writeKubeconfigs(lab, credentials, state.apiPort);
   const client = createKubeClient(loadKubeConfig({ path: lab.kubeconfig }), { userAgent: 'sluice-lab' });
   await applyDefinitions(client);
+  await applyAccounts(client);
   markControlPlaneReady(lab);
   log.info({ url: server.url, nodes: names.length }, 'control plane ready');
   const workloads = await startWorkloads({ client, log, clock: systemClock, signal });
   await workloads.stopped;
   await server.close();
   client.close();
+}
+
+function writeKubeconfigs(lab: LabLayout, credentials: Credentials, apiPort: number): void {
+  const { caCert, token } = credentials;
+  // The host's loopback leads here also when the lab runs in a virtual machine that forwards the same port.
+  const ofHost = { server: `https://127.0.0.1:${apiPort}`, caCert };
+  const ofNode = { server: `https://127.0.0.1:${nodeApiPort}`, caCert };
+  const agent = accountToken(credentials, 'sluice-agent');
+  const controller = accountToken(credentials, 'sluice-controller');
+  for (const [path, config] of [
+    [lab.kubeconfig, { ...ofHost, token }],
+    [lab.nodeKubeconfig, { ...ofNode, token }],
+    [lab.agentKubeconfig, { ...ofNode, token: agent }],
+    [lab.controllerKubeconfig, { ...ofHost, token: controller }],
+  ] as const)
+    writeFileAtomically(path, formatKubeconfig(config));
 }
 
 /** The same for the lab's whole life: kubeconfigs and running clients outlive a restart. */

@@ -47,6 +47,8 @@ function removeFiles(lab: LabLayout): void {
     ...[
       lab.kubeconfig,
       lab.nodeKubeconfig,
+      lab.agentKubeconfig,
+      lab.controllerKubeconfig,
       lab.processesFile,
       lab.cniBinDir,
       lab.logsDir,

@@ -23,7 +23,7 @@ export function memberSpecs(lab: LabLayout, state: LabState): ProcessSpec[] {
     name: 'controller',
     args: [
       'controller',
-      ...['--kubeconfig', lab.kubeconfig],
+      ...['--kubeconfig', lab.controllerKubeconfig],
       ...['--webhook-port', String(state.webhookPort)],
       ...['--health-port', String(state.healthPort)],
     ],
@@ -35,7 +35,7 @@ function nodeSpecs(lab: LabLayout, state: LabState, name: string): ProcessSpec[]
   const node = nodePaths(lab, name);
   const agent = [
     'agent',
-    ...['--kubeconfig', lab.nodeKubeconfig],
+    ...['--kubeconfig', lab.agentKubeconfig],
     ...['--node-name', name],
     ...['--bpffs', `${node.bpffs}/sluice`],
     ...['--state-dir', node.agentStateDir],
