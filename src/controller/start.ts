@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
 import { leases } from '../api/resources.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
@@ -81,6 +82,9 @@ async function lead(options: ControllerOptions, parts: Parts, onReady: () => voi
   const election = new LeaderElection({ client, namespace, identity, clock, log });
   const hasLeases = await servesLeases(client, namespace, clock, options);
   const work = new AbortController();
+  // Each informer's watch and each loop waits for it, more than ten of them: no leak, as Node takes more listeners for
+  // (src/kube/informer.test.ts counts them).
+  setMaxListeners(0, work.signal);
   const stopWork = (): void => work.abort();
   signal.addEventListener('abort', stopWork, { once: true });
   try {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { KubeObject, Pod } from '../api/kubernetes.ts';
 import { pods } from '../api/resources.ts';
@@ -91,6 +92,21 @@ describe('Informer', () => {
       assert.equal(api.requests.at(-1)?.query.get('resourceVersion'), '101');
     });
   }
+
+  it('leaves nothing at the signal that stops it, however often its stream ends', async () => {
+    const listeners = (): number => getEventListeners(stop.signal, 'abort').length;
+    await start().synced;
+    for (let stream = 0; stream < 24; stream++) {
+      await watching();
+      // An event first: a stream that ends without one is followed by a pause, and that listens as well.
+      api.put(`a${stream}`);
+      await eventually('the event', () => seen.length === stream + 1);
+      assert.ok(listeners() <= 2, `${listeners()} listeners after ${stream} streams`);
+      const asked = api.requests.length;
+      api.endWatches(stream % 2 === 0 ? 'end' : 'reset');
+      await eventually('the next stream', () => api.requests.length > asked);
+    }
+  });
 
   it('resumes from a bookmark', async () => {
     await start().synced;
