@@ -1,12 +1,15 @@
 /** Groups R and G where processes are killed or stand still: one after another, after the cases that run side by side. */
 import assert from 'node:assert/strict';
 import { deployments, nodes, pods, spiderIPPools } from '../../src/api/resources.ts';
-import type { KubeObject, Node } from '../../src/api/kubernetes.ts';
+import type { KubeObject, Node, Pod } from '../../src/api/kubernetes.ts';
 import { decodeAllocatedIps, encodeAllocatedIps, type AllocationRecord } from '../../src/ipam/allocated-ips.ts';
 import { startController } from '../../src/controller/start.ts';
 import { silentLogger } from '../../src/core/log.ts';
 import { loadKubeConfig } from '../../src/kube/config.ts';
+import { labLayout } from '../../src/lab/layout.ts';
+import { mustLabState } from '../../src/lab/lifecycle/state.ts';
 import { labStatus } from '../../src/lab/lifecycle/status.ts';
+import { readReport } from '../../src/lab/lifecycle/supervise.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { caseOf, fromPools, ipsOf, type Bed, type CaseSpace } from './bed.ts';
 import { workload } from './workloads.ts';
@@ -211,11 +214,72 @@ function nodeCases(bed: () => Bed): void {
       await c.gone(pods, 'old', c.namespace);
       assert.deepEqual([...(await c.records(pool))], [[address, `${c.namespace}/new`]]);
       assert.deepEqual(await c.addressesOn('new'), [address]);
-      const isReady = async (): Promise<boolean> =>
-        readiness(await c.kube.get<Node>(nodes, { name: 'node2' })) === 'True';
-      await waitFor('the node to be back', isReady, patience);
+      await nodeIsBack(c, 'node2');
     },
   );
+
+  caseOf(
+    'G00008',
+    'the agent is dead, then its node too: pods end without it, their addresses go to others, who keep them (with R00004, R00006)',
+    bed,
+    async (c) => {
+      const pool = await c.pool('p', 3);
+      const annotations = fromPools([pool]);
+      const here = { annotations, node: 'node2' };
+      const [stays, ...ending] = await Promise.all(['stays', 'alone', 'dead'].map((name) => c.pod(name, here)));
+      const goes = (name: string): Promise<void> =>
+        c.kube.delete(pods, { namespace: c.namespace, name }, { gracePeriodSeconds: 1 });
+      const restart = holdRestarts(c.bed);
+      const others: Pod[] = [];
+      try {
+        await kill(c.bed, /^agent-node2$/);
+        await goes('alone');
+        await c.gone(pods, 'alone', c.namespace);
+        await kill(c.bed, /^kubelet-node2$/);
+        await nodeIsLost(c, 'node2');
+        await goes('dead');
+        await c.recordsBecome(pool, 1);
+        for (const name of ['one', 'two']) others.push(await c.pod(name, { annotations, node: 'node1' }));
+        assert.deepEqual(others.flatMap(ipsOf).sort(), ending.flatMap(ipsOf).sort());
+        assert.equal(await alive(c.bed, /-node2$/), 0);
+      } finally {
+        restart();
+      }
+      await c.gone(pods, 'dead', c.namespace);
+      await nodeIsBack(c, 'node2');
+      const expected = [stays ?? assert.fail(), ...others].map((pod) => [
+        ipsOf(pod)[0] ?? '',
+        `${c.namespace}/${pod.metadata?.name ?? ''}`,
+      ]);
+      assert.deepEqual([...(await c.records(pool))].sort(), expected.sort());
+      for (const pod of others) {
+        assert.deepEqual(await c.addressesOn(pod.metadata?.name ?? ''), ipsOf(pod));
+        await c.output('stays', 'ping', '-c', '1', '-W', '10', ipsOf(pod)[0] ?? '');
+      }
+    },
+  );
+}
+
+async function nodeIsBack(c: CaseSpace, name: string): Promise<void> {
+  const isReady = async (): Promise<boolean> => readiness(await c.kube.get<Node>(nodes, { name })) === 'True';
+  await waitFor('the node to be back', isReady, patience);
+}
+
+/** Nothing that ends in the lab starts again until what is answered is called. */
+function holdRestarts({ dir }: Bed): () => void {
+  const { pid } = readReport(labLayout(mustLabState(dir)))?.supervisor ?? assert.fail('no supervisor');
+  process.kill(pid, 'SIGSTOP');
+  return () => process.kill(pid, 'SIGCONT');
+}
+
+async function kill(bed: Bed, name: RegExp): Promise<void> {
+  for (const { pid } of await processes(bed, name)) process.kill(pid, 'SIGKILL');
+  await waitFor(`${String(name)} to be dead`, async () => (await alive(bed, name)) === 0, patience);
+}
+
+async function alive(bed: Bed, name: RegExp): Promise<number> {
+  const { processes: all } = await labStatus({ dir: bed.dir });
+  return all.filter((each) => name.test(each.name) && each.alive).length;
 }
 
 function readiness(node: Node): string | undefined {
