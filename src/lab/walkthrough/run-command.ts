@@ -6,6 +6,8 @@ import type { ExecResult } from './cluster.ts';
 export interface CommandOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly timeoutMs: number;
+  /** Ends the process (SIGTERM) when aborted. */
+  readonly signal?: AbortSignal;
   /** Called with each piece of stderr as it comes. */
   readonly onStderr?: (text: string) => void;
 }
@@ -21,6 +23,8 @@ export function runCommand(command: string, args: readonly string[], options: Co
       timedOut = true;
       child.kill('SIGKILL');
     }, options.timeoutMs);
+    const onAbort = (): void => void child.kill();
+    options.signal?.addEventListener('abort', onAbort);
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       stderr += text;
@@ -40,6 +44,7 @@ export function runCommand(command: string, args: readonly string[], options: Co
     });
     child.on('close', (code) => {
       clearTimeout(timer);
+      options.signal?.removeEventListener('abort', onAbort);
       resolve({ exitCode: timedOut ? 124 : (code ?? 1), stdout, stderr });
     });
   });

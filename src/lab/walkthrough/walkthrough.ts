@@ -2,8 +2,7 @@
  * The walkthrough (docs/guides/walkthrough.md), step by step on a running lab, with every claim measured on packets.
  * The four proofs: the generated attachment, the two replicas, the bandwidth limits, the network policy.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { formatErrorChain } from '../../core/error.ts';
 import { formatIpRange, ipInRange } from './pool-range.ts';
@@ -20,6 +19,8 @@ export interface WalkthroughOptions {
   readonly link: WalkthroughLink;
   /** The folder with the four YAML files and the probes. */
   readonly exampleDir: string;
+  /** Where the files as they are applied are written; the caller removes it. */
+  readonly scratchDir: string;
   /** Full speed must be at least this many times the limit: 10 in the emulated VM, 50 natively. */
   readonly fullSpeedFactor: number;
 }
@@ -38,17 +39,13 @@ interface Probes {
 
 export async function runWalkthrough(options: WalkthroughOptions): Promise<void> {
   const files = prepareFiles(options);
-  try {
-    await step(options, 'the attachment', () => proveAttachment(options, files));
-    const pods = await step(options, 'the pods', () => provePods(options, files));
-    if (pods === undefined) return;
-    const probes = await step(options, 'the probe pods', () => startProbes(options, files));
-    if (probes === undefined) return;
-    await step(options, 'the bandwidth limits', () => proveBandwidth(options, pods, probes));
-    await step(options, 'the network policy', () => provePolicy(options, files, pods, probes));
-  } finally {
-    rmSync(files.dir, { recursive: true, force: true });
-  }
+  await step(options, 'the attachment', () => proveAttachment(options, files));
+  const pods = await step(options, 'the pods', () => provePods(options, files));
+  if (pods === undefined) return;
+  const probes = await step(options, 'the probe pods', () => startProbes(options, files));
+  if (probes === undefined) return;
+  await step(options, 'the bandwidth limits', () => proveBandwidth(options, pods, probes));
+  await step(options, 'the network policy', () => provePolicy(options, files, pods, probes));
 }
 
 /** A step that throws is one failed check; the steps after it are tried where they make sense. */
@@ -62,18 +59,18 @@ async function step<T>(options: WalkthroughOptions, what: string, act: () => Pro
 }
 
 interface Files {
-  readonly dir: string;
   readonly path: (name: string) => string;
 }
 
 /** The files as they are for ipvlan; for macvlan the kind and the attachment's name change, nothing else. */
 function prepareFiles(options: WalkthroughOptions): Files {
-  const dir = mkdtempSync(join(tmpdir(), 'sluice-walkthrough-'));
+  const dir = options.scratchDir;
+  mkdirSync(dir, { recursive: true });
   for (const name of ['1-multus-config', '2-ippool', '3-deployment', '4-networkpolicy', 'probes']) {
     const text = readFileSync(join(options.exampleDir, `${name}.yaml`), 'utf8');
     writeFileSync(join(dir, `${name}.yaml`), options.link === 'ipvlan' ? text : asMacvlan(text));
   }
-  return { dir, path: (name) => join(dir, `${name}.yaml`) };
+  return { path: (name) => join(dir, `${name}.yaml`) };
 }
 
 function asMacvlan(text: string): string {
