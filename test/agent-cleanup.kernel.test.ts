@@ -1,11 +1,12 @@
 /** `sluice agent cleanup` on a node whose agent has stopped: everything goes, and nothing before it is asked for. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { cleanUp } from '../src/agent/cleanup.ts';
 import { pods } from '../src/api/resources.ts';
 import { silentLogger } from '../src/core/log.ts';
+import { ABI_VERSION } from '../src/datapath/abi.ts';
 import { address, type TestPair } from '../src/datapath/test-bed.ts';
 import { haveTcx, queryTcx, RtNetlink, withNetns } from '../src/kernel/index.ts';
 import { AgentBed, namespace, node, type RunningAgent } from './agent-bed.ts';
@@ -75,5 +76,24 @@ describe('agent cleanup', () => {
     assert(pair.ping('pod', address.peer4));
     for (const path of [bed.bpffsDir, join(bed.dir, 'state')]) assert(!existsSync(path), path);
     assert.deepEqual(await run(false), [], 'a second time there is nothing');
+  });
+
+  it('lists and removes what an agent of a version with other maps left', async () => {
+    agent = await bed.startReady({ abiVersion: ABI_VERSION + 1 });
+    const answer = await bed.cni('ADD', 'web', pair);
+    assert.equal(answer.status, 0, JSON.stringify(answer.body));
+    await bed.stop(agent, 'SIGTERM');
+    const [before, names] = [found(), readdirSync(bed.bpffsDir)];
+    assert(!pair.ping('pod', address.peer4), 'it enforces');
+    const planned = await run(true);
+    assert(
+      planned.some(({ what, object }) => what === 'maps' && object.includes(bed.bpffsDir)),
+      JSON.stringify(planned),
+    );
+    assert.deepEqual([found(), readdirSync(bed.bpffsDir)], [before, names], 'a dry run changes nothing');
+    assert.deepEqual(await run(false), planned);
+    assert.deepEqual(found(), haveTcx() ? [] : ['clsact']);
+    assert(pair.ping('pod', address.peer4));
+    assert(!existsSync(bed.bpffsDir));
   });
 });

@@ -7,10 +7,13 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, appendFileSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import type { EndpointSummary } from '../src/api/agent-api.ts';
 import type { NetworkPolicySpec } from '../src/api/kubernetes.ts';
 import { ABI_VERSION, directions } from '../src/datapath/abi.ts';
 import { filterPrograms } from '../src/datapath/clsact-filters.ts';
 import { pods } from '../src/api/resources.ts';
+import { askAgent, unixAgent } from '../src/cli/agent-client.ts';
+import { renderEndpoints } from '../src/cli/render.ts';
 import { readBandwidth } from '../src/datapath/shaper.ts';
 import { endpointObjectPath } from '../src/datapath/programs.ts';
 import { address, type TestPair, TestStack, whyNoKernelTests } from '../src/datapath/test-bed.ts';
@@ -143,9 +146,13 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
     const second = await bed.start({ abiVersion: ABI_VERSION + 1 });
     await pause(2_500); // two sweeps
     assert.deepEqual(hookPrograms(), before, 'what was in force goes on until the new maps have the policy');
+    const waiting = await endpointLines();
+    assert.match(waiting[1] ?? '', /web .*taking over +taking over/);
+    assert.match(waiting.at(-1) ?? '', /^! .*agent before enforce.*list/);
     assert.equal(traffic.leaked(), 0);
     await bed.reviveApi();
     await until('the new maps are in force', () => hookPrograms().every((id) => !before.includes(id)));
+    await until('and the tools say so', async () => / isolated +isolated /.test((await endpointLines())[1] ?? ''));
     await pause(300);
     assert.ok(await streams(), 'a running TCP stream goes on');
     await traffic.check();
@@ -172,6 +179,10 @@ describe('the agent leaves no window', { skip: reason ?? false }, () => {
           ? withNetns(pair.pod, () => queryTcx(ifindex, direction)).map(({ programId }) => programId)
           : filterPrograms(netlink, ifindex, direction),
       );
+    }
+    async function endpointLines(): Promise<string[]> {
+      const found = await askAgent(unixAgent(node, join(bed.dir, 'agent.sock')), { path: '/v1/endpoints' });
+      return renderEndpoints(found as EndpointSummary[]).split('\n');
     }
     async function streams(): Promise<boolean> {
       using capture = PacketCapture.open(pair.peer, 'eth0');

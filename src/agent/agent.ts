@@ -219,6 +219,7 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     kernel: kernel.view,
     shaping: { read: (place) => kernel.shaper.read(place), shortfalls: kernel.shapingShortfalls },
     endpoints: () => store.list(),
+    isTakingOver: (record) => datapath.isTakingOver(record),
     registry: metrics.registry,
   });
   const { plugins, spiderApi, staleRecords } = pluginTable(options, {

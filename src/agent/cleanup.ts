@@ -4,9 +4,10 @@
  */
 import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { hasErrorCode } from '../core/error.ts';
+import { hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { Datapath } from '../datapath/datapath.ts';
+import { pinnedEndpointIds } from '../datapath/pins.ts';
 import { applyBandwidth, readBandwidth } from '../datapath/shaper.ts';
 import { netnsInode } from '../kernel/index.ts';
 import { EndpointStore, type EndpointRecord } from './endpoint-store.ts';
@@ -21,7 +22,7 @@ export interface CleanupOptions extends InstancePlaces {
 }
 
 export interface CleanupStep {
-  readonly what: 'limits' | 'programs' | 'endpoint' | 'bpffs' | 'records' | 'socket';
+  readonly what: 'limits' | 'programs' | 'endpoint' | 'maps' | 'bpffs' | 'records' | 'socket';
   readonly object: string;
 }
 
@@ -48,16 +49,35 @@ function readRecords({ stateDir, log }: CleanupOptions): readonly EndpointRecord
   return existsSync(join(stateDir, 'endpoints')) ? EndpointStore.open(stateDir, log).list() : [];
 }
 
-function cleanRecorded({ bpffsDir, dryRun }: CleanupOptions, records: readonly EndpointRecord[]): CleanupStep[] {
-  // Opening makes maps where there are none.
-  const isEmpty = !existsSync(bpffsDir) || readdirSync(bpffsDir).length === 0;
-  using datapath = isEmpty ? undefined : Datapath.open({ bpffsDir, mayReplaceMaps: !dryRun });
+function cleanRecorded(options: CleanupOptions, records: readonly EndpointRecord[]): CleanupStep[] {
+  const { bpffsDir, dryRun } = options;
+  const { opened, misfit } = openDatapath(options);
+  using datapath = opened;
   const steps = records.flatMap((record) => [...takeLimits(record, dryRun), ...takePrograms(record, datapath, dryRun)]);
   const known = new Set(records.map(({ endpointId }) => endpointId));
-  const orphans = datapath?.orphans(known) ?? [];
-  for (const { endpointId } of dryRun ? [] : orphans) datapath?.detachEndpoint(endpointId);
-  const ofOrphans = orphans.map(({ endpointId }) => step('endpoint', `${endpointId}, which no record knows`));
-  return [...steps, ...ofOrphans];
+  // Maps that do not fit tell nothing; names do.
+  const ids = datapath?.orphans(known).map(({ endpointId }) => endpointId) ?? pinnedEndpointIds(bpffsDir);
+  const orphans = ids.filter((endpointId) => !known.has(endpointId));
+  for (const endpointId of dryRun ? [] : orphans) datapath?.detachEndpoint(endpointId);
+  const ofOrphans = orphans.map((endpointId) => step('endpoint', `${endpointId}, which no record knows`));
+  const ofMaps = misfit === undefined ? [] : [step('maps', misfit)];
+  return [...steps, ...ofOrphans, ...ofMaps];
+}
+
+/** Maps of another version are listed as they are; only to remove them are they made anew, so that programs come off by it. */
+function openDatapath({ bpffsDir, dryRun }: CleanupOptions): {
+  readonly opened: Datapath | undefined;
+  readonly misfit?: string;
+} {
+  // Opening makes maps where there are none.
+  if (!existsSync(bpffsDir) || readdirSync(bpffsDir).length === 0) return { opened: undefined };
+  try {
+    return { opened: Datapath.open({ bpffsDir, mayReplaceMaps: false }) };
+  } catch (error) {
+    if (!(error instanceof SluiceError) || error.code !== 'already_exists') throw error;
+    const misfit = `those in ${bpffsDir}, of another version or size`;
+    return { opened: dryRun ? undefined : Datapath.open({ bpffsDir }), misfit };
+  }
 }
 
 function takeLimits(record: EndpointRecord, dryRun: boolean): CleanupStep[] {

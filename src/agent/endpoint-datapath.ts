@@ -115,6 +115,15 @@ export class EndpointDatapath {
     };
   }
 
+  /** False also when the namespace is gone: nothing is enforced there. */
+  isTakingOver(record: EndpointRecord): boolean {
+    try {
+      return isTakeover(this.#findings(record));
+    } catch {
+      return false;
+    }
+  }
+
   /** Everything that a policy needs to be written, and its programs to judge by it from their first packet on. */
   #prepare(record: EndpointRecord): void {
     const { endpointId, netns, interfaces } = record;

@@ -80,8 +80,10 @@ export interface EndpointSummary {
   readonly pod: ObjectName & { readonly uid: string };
   readonly interface: string;
   readonly addresses: readonly string[];
-  /** False: the kernel has no policy for it yet and drops everything. */
+  /** False: the kernel has no policy for it yet and drops everything, unless there is `takeover`. */
   readonly programmed: boolean;
+  /** The programs of the agent before, over other maps, enforce the policy that they know; and what that waits for. */
+  readonly takeover?: string;
   readonly policyEnforcement: EnforcementMode;
   /** Whether what no rule allows is dropped. */
   readonly isolated: { readonly ingress: boolean; readonly egress: boolean };

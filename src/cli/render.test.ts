@@ -8,7 +8,7 @@ import { packageRoot } from '../kernel/package-root.ts';
 import { lintCodes, lintPolicies } from '../policy/lint.ts';
 import { parseManifests } from './manifest-files.ts';
 import { mergeExplanations, mergePreviews } from './policy.ts';
-import { renderEvent, renderExplain, renderStatus, table } from './render.ts';
+import { renderEndpoints, renderEvent, renderExplain, renderStatus, table } from './render.ts';
 import { renderGc } from './render-ipam.ts';
 import { renderCheck, renderPreview } from './render-preview.ts';
 
@@ -63,6 +63,18 @@ describe('rendering', () => {
     assert.match(text, /^node2 +default +has problems$/m);
     assert.match(text, /^node3 +always +waits for the API\n\n! node2: no room \(raise it\)$/m);
     assert.doesNotMatch(renderStatus([node]), /!/);
+  });
+
+  it('tells an endpoint that the agent before still enforces from one that is closed, and why', () => {
+    const endpoint = {
+      ...{ node: 'node1', endpointId: 7, pod: { namespace: 'demo', name: 'web', uid: 'u' }, interface: 'eth0' },
+      ...{ addresses: ['10.0.0.1'], programmed: false, policyEnforcement: 'default' as const, audit: false },
+      ...{ isolated: { ingress: false, egress: false }, revision: 0, policies: [] },
+    };
+    assert.match(renderEndpoints([endpoint]), / closed +closed +default +-$/);
+    const waits = { ...endpoint, takeover: 'waits for pods' };
+    const text = renderEndpoints([waits, { ...waits, endpointId: 8 }]);
+    assert.match(text, / taking over +taking over +default +-\n\n! node1: waits for pods$/);
   });
 
   it('aligns columns by their widest cell', () => {

@@ -40,7 +40,8 @@ export function renderStatus(nodes: readonly NodeInfo[]): string {
 export function renderEndpoints(endpoints: readonly EndpointSummary[]): string {
   if (endpoints.length === 0) return 'no endpoints';
   const header = ['NODE', 'ID', 'POD', 'INTERFACE', 'ADDRESSES', 'INGRESS', 'EGRESS', 'MODE', 'POLICIES'];
-  return table(
+  const reasons = endpoints.flatMap(({ node, takeover }) => (takeover === undefined ? [] : [`! ${node}: ${takeover}`]));
+  const rows = table(
     header,
     endpoints.map((one) => [
       one.node,
@@ -54,11 +55,12 @@ export function renderEndpoints(endpoints: readonly EndpointSummary[]): string {
       one.policies.join(',') || '-',
     ]),
   );
+  return [rows, ...(reasons.length > 0 ? ['', ...new Set(reasons)] : [])].join('\n');
 }
 
-/** "open", "isolated", "audit" (would be isolated), "closed" (nothing programmed yet). */
-function isolation({ programmed, isolated, audit }: EndpointSummary, direction: PolicyDirection): string {
-  if (!programmed) return 'closed';
+/** "open", "isolated", "audit" (would be isolated), "closed" (nothing programmed yet), "taking over" (as the agent before left it). */
+function isolation({ programmed, takeover, isolated, audit }: EndpointSummary, direction: PolicyDirection): string {
+  if (!programmed) return takeover === undefined ? 'closed' : 'taking over';
   if (!isolated[direction]) return 'open';
   return audit ? 'audit' : 'isolated';
 }
@@ -73,6 +75,7 @@ export function renderEndpoint(one: EndpointDetail): string {
     ['Addresses', one.addresses.join(', ')],
     ['Network namespace', one.netns],
     ['Ingress, egress', `${isolation(one, 'ingress')}, ${isolation(one, 'egress')}`],
+    ...(one.takeover === undefined ? [] : [['Taking over', one.takeover]]),
     ['Policy enforcement', one.policyEnforcement],
     ['Policies', one.policies.join(', ') || 'none selects it'],
     ['Bandwidth', bandwidthLine(one.bandwidth)],

@@ -10,6 +10,11 @@ import { Errno, isErrno } from '../kernel/index.ts';
 import type { Direction } from './abi.ts';
 import { programNames } from './programs.ts';
 
+/** Endpoints that have names on bpffs, whichever version gave them. */
+export function pinnedEndpointIds(bpffsDir: string): number[] {
+  return new EndpointPins(bpffsDir, '').endpointIds();
+}
+
 export class EndpointPins {
   readonly #root: string;
   readonly #digest: string;

@@ -9,6 +9,7 @@ import type {
   DropsAnswer,
   DropsLine,
   EndpointPolicyInfo,
+  EndpointSummary,
   ExplainAnswer,
   NodeAddresses,
 } from '../../api/agent-api.ts';
@@ -77,12 +78,12 @@ function agent() {
   const view = new IdentityView(allocator.entries());
   let held: EndpointPolicy = compileEndpointPolicy(endpointOfPod(pods[0] as Pod), policyIndex, view, ids);
   let raw: DatapathEvent[] = [];
-  const state = { synced: true, lost: 0n, allow: false };
+  const state = { synced: true, lost: 0n, allow: false, programmed: true, takingOver: false };
   const kernel: KernelView = {
     endpoints: () => [
       {
         endpointId: 7,
-        programmed: true,
+        programmed: state.programmed,
         policyRevision: 3,
         isolated: held.isolated,
         audit: false,
@@ -118,7 +119,11 @@ function agent() {
   const names = { node: 'node1', book: () => parties.book, ruleOf: (id: number) => rules.nameOf(id), endpoints };
   const namer = new EventNamer({ ...names, monotonicNs: () => 5_000_000_000n, nowMs: () => 1_000_000 });
   const drops = new DropLog(kernel, (event) => namer.describe(event));
-  const common = { nodeName: 'node1', enforcement: 'default' as const, audited: () => false, problems: () => [] };
+  const common = {
+    ...{ nodeName: 'node1', enforcement: 'default' as const, audited: () => false },
+    problems: () => (state.synced ? [] : ['pods: no list yet']),
+    isTakingOver: () => state.takingOver,
+  };
   const namespaces = (known: ReadonlySet<string>): Promise<readonly NodeNamespace[]> =>
     Promise.resolve(
       [...known, '99'].map((inode) => ({
@@ -214,6 +219,23 @@ describe('the agent’s API', () => {
     assert.deepEqual(detail?.rules, [{ direction: 'ingress', rule, decisions: 4 }]);
     const error = await get<ApiError>('/v1/endpoints/demo/nope', 404);
     assert.match(error.message, /pod demo\/nope: it has no endpoint on node node1/);
+  });
+
+  it('tells an endpoint that the agent before still enforces from one that is closed', async () => {
+    const { get, state } = agent();
+    const told = async (): Promise<readonly [boolean | undefined, string | undefined]> => {
+      const [found] = await get<EndpointSummary[]>('/v1/endpoints');
+      return [found?.programmed, found?.takeover];
+    };
+    assert.deepEqual(await told(), [true, undefined]);
+    state.takingOver = true;
+    assert.deepEqual(await told(), [true, undefined]);
+    Object.assign(state, { programmed: false, takingOver: false });
+    assert.deepEqual(await told(), [false, undefined]);
+    Object.assign(state, { takingOver: true, synced: false });
+    assert.match((await told())[1] ?? '', /agent before enforce.*: pods: no list yet$/);
+    state.synced = true;
+    assert.match((await told())[1] ?? '', /its policy, which is being written$/);
   });
 
   it('tells what is on the interfaces of the node’s pods, and whose they are', async () => {

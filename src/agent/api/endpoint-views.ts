@@ -96,19 +96,26 @@ function statesOf(sources: AgentApiSources): States {
 
 function summaryOf(sources: AgentApiSources, record: EndpointRecord, states: States): EndpointSummary {
   const state = states.get(record.endpointId);
+  const programmed = state?.programmed === true;
   return {
     node: sources.nodeName,
     endpointId: record.endpointId,
     pod: record.pod,
     interface: record.ifName,
     addresses: record.ips,
-    programmed: state?.programmed === true,
+    programmed,
+    ...(!programmed && sources.isTakingOver(record) && { takeover: takeoverText(sources) }),
     policyEnforcement: sources.enforcement,
     isolated: state?.isolated ?? { ingress: false, egress: false },
     audit: state?.audit === true,
     revision: state?.policyRevision ?? 0,
     policies: policiesFor(sources, record).map(({ name }) => name),
   };
+}
+
+function takeoverText(sources: AgentApiSources): string {
+  const waitsFor = sources.problems().join('; ') || 'its policy, which is being written';
+  return `programs of the agent before enforce the policy that they know; they are replaced after: ${waitsFor}`;
 }
 
 function policiesFor(sources: AgentApiSources, record: EndpointRecord): PolicyNode[] {

@@ -36,6 +36,8 @@ export interface AgentApiSources {
   readonly cluster: ClusterSource;
   readonly kernel: KernelView;
   readonly endpoints: () => readonly EndpointRecord[];
+  /** Whether its hooks have programs over maps that this agent has replaced, and goes on to replace them. */
+  readonly isTakingOver: (record: EndpointRecord) => boolean;
   readonly bandwidth: BandwidthView;
   /** The node's network namespaces but its own, those of the given inodes among them. */
   readonly namespaces: (known: ReadonlySet<string>) => Promise<readonly NodeNamespace[]>;

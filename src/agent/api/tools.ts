@@ -27,6 +27,7 @@ export interface AgentToolsDeps {
   readonly kernel: KernelView;
   readonly shaping: Pick<BandwidthView, 'read' | 'shortfalls'>;
   readonly endpoints: () => readonly EndpointRecord[];
+  readonly isTakingOver: (record: EndpointRecord) => boolean;
   readonly policy: { readonly ruleIds: RuleIds; readonly leftOut: number; problems(): readonly string[] };
   readonly audited: (namespace: string) => boolean;
   readonly registry: Registry;
@@ -73,7 +74,7 @@ export function createAgentTools(deps: AgentToolsDeps): AgentTools {
   return {
     api: buildAgentApi({
       ...{ nodeName, enforcement, cluster, kernel, endpoints, parties, rules, drops, audited, problems },
-      ...{ namespaces: nodeNamespaces, bandwidth },
+      ...{ namespaces: nodeNamespaces, bandwidth, isTakingOver: deps.isTakingOver },
     }),
     tasks: [
       new PeriodicTask({ ...common, name: 'events', intervalMs: agentLimits.eventPollMs, run: () => drops.poll() }),
