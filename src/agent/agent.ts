@@ -205,8 +205,9 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     look: (record) => inspection.look(record),
   });
   const tasks = periodicTasks({ inspection, adoption, bandwidth, clock, log });
-  cluster.onChange(() => {
+  cluster.onChange((what) => {
     policy.markDirty();
+    if (what === 'policies') return;
     tasks.limits.markDirty();
     if (!adoption.passed) tasks.adoption.markDirty();
   });

@@ -36,6 +36,9 @@ export interface PodRef {
   readonly uid: string;
 }
 
+/** What has changed: policies, or what limits and adoption depend on too. */
+export type ClusterPart = 'policies' | 'objects';
+
 export class ClusterView {
   readonly pods: Informer<Pod>;
   readonly namespaces: Informer<Namespace>;
@@ -49,24 +52,29 @@ export class ClusterView {
   /** What addresses mean to policy. */
   readonly addresses: IpcacheTable;
   readonly #client: KubeClient;
-  readonly #listeners: (() => void)[] = [];
+  readonly #listeners: ((what: ClusterPart) => void)[] = [];
 
   constructor({ client, nodeName, clock, log }: ClusterViewOptions) {
     const common = { client, clock, log };
     this.#client = client;
     this.addresses = new IpcacheTable(nodeName);
-    const slimmer = new PodSlimmer(nodeName);
+    const shared = new SharedValues();
+    const slimmer = new PodSlimmer(nodeName, shared);
     this.pods = new Informer<Pod>({ ...common, gvr: pods, transform: (pod) => slimmer.slim(pod) });
     this.namespaces = new Informer<Namespace>({ ...common, gvr: namespaces });
     this.nodes = new Informer<Node>({ ...common, gvr: nodes, transform: slimNode });
-    this.policies = new Informer<NetworkPolicy>({ ...common, gvr: networkPolicies, transform: slimPolicy });
+    this.policies = new Informer<NetworkPolicy>({
+      ...common,
+      gvr: networkPolicies,
+      transform: (policy) => slimPolicy(policy, shared),
+    });
     this.pools = new Informer<KubeObject>({ ...common, gvr: spiderIPPools });
     this.reservedIps = new Informer<KubeObject>({ ...common, gvr: spiderReservedIPs });
     this.#connect();
   }
 
-  /** Called after any change; must be cheap. */
-  onChange(listener: () => void): void {
+  /** Called after any change, and when the first lists have arrived; must be cheap. */
+  onChange(listener: (what: ClusterPart) => void): void {
     this.#listeners.push(listener);
   }
 
@@ -158,13 +166,13 @@ export class ClusterView {
   }
 
   #connect(): void {
-    const changed = (): void => this.#listeners.forEach((listener) => listener());
+    const changed = (what: ClusterPart): void => this.#listeners.forEach((listener) => listener(what));
     /** A handler that keeps something up to date and tells that it did. */
     const then =
-      <T>(update: (object: T) => void) =>
+      <T>(update: (object: T) => void, what: ClusterPart = 'objects') =>
       (object: T): void => {
         update(object);
-        changed();
+        changed(what);
       };
     const { addresses } = this;
     const setPod = then((pod: Pod) => addresses.setPod(pod));
@@ -185,14 +193,17 @@ export class ClusterView {
       'delete',
       then(({ metadata }) => addresses.deleteNode(metadata?.name ?? '')),
     );
-    const setPolicy = then((policy: NetworkPolicy) => this.policyIndex.set(policy));
+    const setPolicy = then((policy: NetworkPolicy) => this.policyIndex.set(policy), 'policies');
     this.policies.on('add', setPolicy).on('update', setPolicy);
     this.policies.on(
       'delete',
-      then(({ metadata }) => this.policyIndex.delete(metadata?.namespace ?? '', metadata?.name ?? '')),
+      then(({ metadata }) => this.policyIndex.delete(metadata?.namespace ?? '', metadata?.name ?? ''), 'policies'),
     );
     for (const informer of [this.pods, this.namespaces, this.nodes, this.policies]) {
-      informer.synced.then(changed, () => undefined);
+      informer.synced.then(
+        () => changed('objects'),
+        () => undefined,
+      );
     }
   }
 
@@ -212,10 +223,11 @@ export class ClusterView {
  */
 class PodSlimmer {
   readonly #nodeName: string;
-  readonly #shared = new SharedValues();
+  readonly #shared: SharedValues;
 
-  constructor(nodeName: string) {
+  constructor(nodeName: string, shared: SharedValues) {
     this.#nodeName = nodeName;
+    this.#shared = shared;
   }
 
   slim(pod: Pod): Pod {
@@ -276,10 +288,13 @@ function withoutKubectl(annotations: Readonly<Record<string, string>> | undefine
   );
 }
 
-/** Annotations may hold the whole policy once more (kubectl apply). */
-function slimPolicy({ metadata = {}, spec }: NetworkPolicy): NetworkPolicy {
+/** Annotations may hold the whole policy once more (kubectl apply); namespaces mostly have the same few policies. */
+function slimPolicy({ metadata = {}, spec }: NetworkPolicy, shared: SharedValues): NetworkPolicy {
   const { namespace, name, uid, resourceVersion, generation, creationTimestamp } = metadata;
-  return { metadata: { namespace, name, uid, resourceVersion, generation, creationTimestamp }, spec };
+  return {
+    metadata: { namespace, name, uid, resourceVersion, generation, creationTimestamp },
+    spec: spec && shared.value(spec),
+  };
 }
 
 /** Without the image list and the heartbeats. */

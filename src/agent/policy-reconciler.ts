@@ -34,17 +34,18 @@ import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
 import { sameItems } from '../core/same-items.ts';
-import { PodPolicyCompiler, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
+import { mergeEntries, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { IpcacheTable } from '../policy/ipcache-table.ts';
+import { PodPolicyCompiler } from '../policy/pod-compiler.ts';
 import type { PolicyIndex } from '../policy/policy-index.ts';
 import { RuleIds } from '../policy/rule-id.ts';
 import { IdentityView } from '../policy/select.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
 import { IdentityAssignment, type IpcacheChange } from './identity-assignment.ts';
 import { agentLimits } from './limits.ts';
-import { isWithin, mergeEntries, missingEntries, samePolicy, type ProgrammedPolicy } from './programmed-policy.ts';
+import { isWithin, missingEntries, samePolicy, type ProgrammedPolicy } from './programmed-policy.ts';
 
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {

@@ -39,18 +39,6 @@ function passes({ isolated, audit }: ProgrammedPolicy, direction: (typeof direct
   return !isolated[direction] || audit === true;
 }
 
-/** Both are sorted. */
-export function mergeEntries(a: readonly PolicyEntry[], b: readonly PolicyEntry[]): PolicyEntry[] {
-  const merged: PolicyEntry[] = [];
-  let next = 0;
-  for (const entry of a) {
-    for (let other = b[next]; other !== undefined && compareEntries(other, entry) < 0; other = b[++next])
-      merged.push(other);
-    merged.push(entry);
-  }
-  return [...merged, ...b.slice(next)];
-}
-
 /** Whether `a` is `b`, or closed where `b` isolates. */
 export function isWithin(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
   if (samePolicy(a, b)) return true;

@@ -66,6 +66,7 @@ export function sameImage(a: PolicyImage, b: PolicyImage): boolean {
 }
 
 export function joinImages(a: PolicyImage, b: PolicyImage): PolicyImage {
+  if (entryCount(b) === 0) return a;
   return { keys: Buffer.concat([a.keys, b.keys]), values: Buffer.concat([a.values, b.values]) };
 }
 
@@ -74,17 +75,15 @@ export function splitByIdentity(
   image: PolicyImage,
   identities: ReadonlySet<number>,
 ): { readonly of: PolicyImage; readonly others: PolicyImage } {
-  if (identities.size === 0) return { of: emptyImage, others: image };
   const view = viewOf(image.keys);
-  const { size } = policyKey;
-  const identityAt = policyKey.fields.identity[2];
-  const positions: { readonly of: number[]; readonly others: number[] } = { of: [], others: [] };
-  for (let i = 0; i < entryCount(image); i++) {
-    const identity = view.getUint32(i * size + identityAt, true);
-    positions[identities.has(identity) ? 'of' : 'others'].push(i);
-  }
-  if (positions.of.length === 0) return { of: emptyImage, others: image };
-  return { of: pick(image, positions.of), others: pick(image, positions.others) };
+  const positions: number[] = [];
+  for (let i = 0, at = policyKey.fields.identity[2]; at < image.keys.length; i++, at += policyKey.size)
+    if (identities.has(view.getUint32(at, true))) positions.push(i);
+  // Mostly it has none of them.
+  if (positions.length === 0) return { of: emptyImage, others: image };
+  const taken = new Set(positions);
+  const others = Array.from({ length: entryCount(image) }, (_, i) => i).filter((i) => !taken.has(i));
+  return { of: pick(image, positions), others: pick(image, others) };
 }
 
 /** The entries of `image` that match nothing an entry of `other` matches just so. */

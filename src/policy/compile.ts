@@ -16,11 +16,11 @@ import { matchesSelector, type Labels } from '../core/labels.ts';
 import type { Diagnostic } from './diagnostics.ts';
 import { anyIdentity, type IdentityId, type NamedPort } from './identity.ts';
 import { namedPortsOf } from './ipcache.ts';
-import type { Direction, PeerNode, PolicyNode, RuleNode } from './node.ts';
+import type { Direction, PolicyNode, RuleNode } from './node.ts';
 import type { PolicyIndex } from './policy-index.ts';
 import { everyPort, resolvePort, type PortMatch, type PortNode } from './port.ts';
 import { hostRule, type RuleIds } from './rule-id.ts';
-import type { Identities, IdentityView } from './select.ts';
+import type { Identities } from './select.ts';
 
 /** The pod that is protected. HostNetwork pods are the node and have no policy. */
 export interface PolicyEndpoint {
@@ -67,43 +67,63 @@ export function compileEndpointPolicy(
   enforcement: EnforcementMode = 'default',
 ): EndpointPolicy {
   const applied = enforcement === 'never' ? [] : policiesOf(endpoint, policies);
-  const compileRule = (policy: PolicyNode, rule: RuleNode): CompiledRule =>
-    compileOne(policy, rule, ruleIds, endpoint, identities);
-  return assemble(applied, identities.hosts, enforcement, compileRule);
+  const compiled = applied.flatMap((policy) =>
+    policy.rules.map((rule) => compileRule(policy, rule, ruleIds, endpoint, identities)),
+  );
+  return assemble(applied, compiled, identities.hosts, enforcement);
 }
 
 /** What one rule allows an endpoint's peers. */
-interface CompiledRule {
+export interface CompiledRule {
   readonly entries: readonly PolicyEntry[];
   readonly diagnostics: readonly Diagnostic[];
 }
 
-function assemble(
+/** An earlier policy of the same endpoint, by the same policies and hosts, and the identities that it need not be right about. */
+export interface EarlierPolicy {
+  readonly entries: readonly PolicyEntry[];
+  readonly outdated: ReadonlySet<IdentityId>;
+}
+
+/** `rules`: those of `applied`, in this order. */
+export function assemble(
   applied: readonly PolicyNode[],
+  rules: readonly CompiledRule[],
   hosts: readonly IdentityId[],
   enforcement: EnforcementMode,
-  compileRule: (policy: PolicyNode, rule: RuleNode) => CompiledRule,
+  earlier?: EarlierPolicy,
 ): EndpointPolicy {
   const isolated = {
     ingress: enforcement === 'always' || applied.some((policy) => policy.isolates.ingress),
     egress: enforcement === 'always' || applied.some((policy) => policy.isolates.egress),
   };
-  const entries: PolicyEntry[] = [];
-  const diagnostics = applied.flatMap((policy) => policy.diagnostics);
   // The node reaches its pods whatever the policy says. The datapath knows the plain host identity; the node's addresses have
   // another one as soon as an ipBlock contains them.
-  if (isolated.ingress) for (const identity of hosts) entries.push(allow('ingress', identity, everyPort, hostRule));
-  for (const policy of applied) {
-    for (const rule of policy.rules) {
-      const compiled = compileRule(policy, rule);
-      for (const entry of compiled.entries) entries.push(entry);
-      diagnostics.push(...compiled.diagnostics);
-    }
-  }
-  return { isolated, entries: distinctEntries(entries), diagnostics };
+  const ofHosts = isolated.ingress ? hosts.map((identity) => allow('ingress', identity, everyPort, hostRule)) : [];
+  const diagnostics = [...applied, ...rules].flatMap((part) => part.diagnostics);
+  return { isolated, entries: joinEntries([ofHosts, ...rules.map(({ entries }) => entries)], earlier), diagnostics };
 }
 
-function compileOne(
+function joinEntries(
+  lists: readonly (readonly PolicyEntry[])[],
+  earlier: EarlierPolicy | undefined,
+): readonly PolicyEntry[] {
+  if (earlier === undefined) return distinctEntries(lists.flat());
+  const { entries, outdated } = earlier;
+  const anew = lists.flatMap((list) => list.filter(({ identity }) => outdated.has(identity)));
+  return mergeEntries(withoutIdentities(entries, outdated), distinctEntries(anew));
+}
+
+/** The same array when they are not in it. */
+export function withoutIdentities(
+  entries: readonly PolicyEntry[],
+  identities: ReadonlySet<IdentityId>,
+): readonly PolicyEntry[] {
+  const isKept = ({ identity }: PolicyEntry): boolean => !identities.has(identity);
+  return entries.every(isKept) ? entries : entries.filter(isKept);
+}
+
+export function compileRule(
   policy: PolicyNode,
   rule: RuleNode,
   ruleIds: RuleIds,
@@ -120,128 +140,6 @@ function compileOne(
 /** The policies that select the endpoint, by name. */
 export function policiesOf(endpoint: PolicyEndpoint, policies: PolicyIndex): PolicyNode[] {
   return policies.inNamespace(endpoint.namespace).filter((policy) => matchesSelector(policy.subject, endpoint.labels));
-}
-
-/**
- * The same, for pods one by one, and only what depends on something that has changed: with the same pod, the same policies
- * in its namespace and the same answers about identities as before, it gives the very object that was given before; a rule
- * whose answers are the same has the same entries.
- */
-export class PodPolicyCompiler {
-  readonly #known = new WeakMap<Pod, Compiled>();
-  readonly #ruleIds: RuleIds;
-  readonly #enforcement: EnforcementMode;
-
-  constructor(ruleIds: RuleIds, enforcement: EnforcementMode = 'default') {
-    this.#ruleIds = ruleIds;
-    this.#enforcement = enforcement;
-  }
-
-  compile(pod: Pod, index: PolicyIndex, view: IdentityView): EndpointPolicy {
-    const policies = index.inNamespace(pod.metadata?.namespace ?? '');
-    const known = this.#known.get(pod);
-    if (known?.policies === policies && isCurrent(known, view)) return known.result;
-    const endpoint = known?.endpoint ?? endpointOfPod(pod);
-    const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, index);
-    const compiled = this.#compile(endpoint, applied, view, known?.view === view ? known : undefined);
-    this.#known.set(pod, { ...compiled, endpoint, policies, applied, view, revision: view.revision });
-    return compiled.result;
-  }
-
-  #applied(endpoint: PolicyEndpoint, index: PolicyIndex): readonly PolicyNode[] {
-    return this.#enforcement === 'never' ? [] : policiesOf(endpoint, index);
-  }
-
-  #compile(
-    endpoint: PolicyEndpoint,
-    applied: readonly PolicyNode[],
-    view: IdentityView,
-    before: Compiled | undefined,
-  ): Pick<Compiled, 'hosts' | 'rules' | 'result'> {
-    const rules = new Map<RuleNode, RecordedRule>();
-    const result = assemble(applied, view.hosts, this.#enforcement, (policy, rule) => {
-      const known = before?.rules.get(rule);
-      const recorded =
-        known !== undefined && isAnswered(known, view) ? known : this.#record(policy, rule, endpoint, view);
-      rules.set(rule, recorded);
-      return recorded;
-    });
-    return { rules, hosts: view.hosts, result };
-  }
-
-  #record(policy: PolicyNode, rule: RuleNode, endpoint: PolicyEndpoint, view: IdentityView): RecordedRule {
-    const recorder = new Recorder(view);
-    return { ...compileOne(policy, rule, this.#ruleIds, endpoint, recorder), answers: recorder.answers };
-  }
-}
-
-interface Compiled {
-  readonly endpoint: PolicyEndpoint;
-  /** Of its namespace. */
-  readonly policies: readonly PolicyNode[];
-  /** Those that select it. */
-  readonly applied: readonly PolicyNode[];
-  readonly view: IdentityView;
-  /** The view's, when the answers were last compared. */
-  revision: number;
-  readonly hosts: readonly IdentityId[];
-  readonly rules: ReadonlyMap<RuleNode, RecordedRule>;
-  readonly result: EndpointPolicy;
-}
-
-interface RecordedRule extends CompiledRule {
-  readonly answers: readonly Answer[];
-}
-
-/** A question that the compiler asked, and what it was told. */
-interface Answer {
-  readonly ask: (identities: Identities) => readonly IdentityId[];
-  readonly told: readonly IdentityId[];
-}
-
-function isCurrent(known: Compiled, view: IdentityView): boolean {
-  if (known.view !== view) return false;
-  if (known.revision === view.revision) return true;
-  if (known.hosts !== view.hosts) return false;
-  for (const rule of known.rules.values()) if (!isAnswered(rule, view)) return false;
-  known.revision = view.revision;
-  return true;
-}
-
-function isAnswered({ answers }: RecordedRule, view: IdentityView): boolean {
-  return answers.every(({ ask, told }) => ask(view) === told);
-}
-
-/** Passes questions on and keeps the answers. Named ports need not be kept: a number never changes its meaning. */
-class Recorder implements Identities {
-  readonly answers: Answer[] = [];
-  readonly #identities: Identities;
-
-  constructor(identities: Identities) {
-    this.#identities = identities;
-  }
-
-  get hosts(): readonly IdentityId[] {
-    return this.#record((identities) => identities.hosts);
-  }
-
-  get pods(): readonly IdentityId[] {
-    return this.#record((identities) => identities.pods);
-  }
-
-  select(peer: PeerNode): readonly IdentityId[] {
-    return this.#record((identities) => identities.select(peer));
-  }
-
-  namedPorts(id: IdentityId): readonly NamedPort[] {
-    return this.#identities.namedPorts(id);
-  }
-
-  #record(ask: Answer['ask']): readonly IdentityId[] {
-    const told = ask(this.#identities);
-    this.answers.push({ ask, told });
-    return told;
-  }
 }
 
 /** Answers the port names that no destination of the rule has. */
@@ -325,6 +223,11 @@ export function distinctEntries(entries: readonly PolicyEntry[]): PolicyEntry[] 
     last = entry;
   }
   return distinct;
+}
+
+/** Both are sorted: the sort finds two runs and merges them. */
+export function mergeEntries(a: readonly PolicyEntry[], b: readonly PolicyEntry[]): readonly PolicyEntry[] {
+  return b.length === 0 ? a : a.concat(b).sort(compareEntries);
 }
 
 /** The order of an EndpointPolicy's entries. */

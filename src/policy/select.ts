@@ -1,6 +1,6 @@
 /** Which identities a peer means. Selectors are matched once per identity, not per pod, and the answer is kept. */
 
-import { matchesSelector, type Labels } from '../core/labels.ts';
+import { matchesSelector } from '../core/labels.ts';
 import type { IdentityDescriptor, IdentityId, NamedPort } from './identity.ts';
 import type { PeerNode } from './node.ts';
 
@@ -19,6 +19,7 @@ type Identity = readonly [IdentityId, IdentityDescriptor];
 
 interface Selection {
   readonly peer: PeerNode;
+  readonly selects: (descriptor: IdentityDescriptor) => boolean;
   ids: readonly IdentityId[];
   asked: boolean;
 }
@@ -92,7 +93,8 @@ export class IdentityView implements Identities {
       return known.ids;
     }
     if (this.#selected.size >= this.#sweepAt) this.#sweep();
-    const selection = { peer, ids: this.#compute(peer), asked: true };
+    const selects = selectorOf(peer);
+    const selection = { peer, selects, ids: this.#compute(peer, selects), asked: true };
     this.#selected.set(peer.key, selection);
     const scope = scopeOf(peer);
     this.#byScope.set(scope, (this.#byScope.get(scope) ?? new Set()).add(selection));
@@ -107,8 +109,7 @@ export class IdentityView implements Identities {
     return this.#descriptors.get(id)?.namedPorts ?? [];
   }
 
-  #compute(peer: PeerNode): readonly IdentityId[] {
-    const selects = selectorOf(peer);
+  #compute(peer: PeerNode, selects: Selection['selects']): readonly IdentityId[] {
     const ids: IdentityId[] = [];
     for (const candidates of this.#candidates(peer)) {
       for (const [id, descriptor] of candidates) if (selects(descriptor)) ids.push(id);
@@ -128,8 +129,7 @@ export class IdentityView implements Identities {
     const scopes = prefixes.map((prefix) => `prefix ${prefix}`);
     if (kind === 'pod' && namespace !== undefined) scopes.push(anyNamespace, `in ${namespace}`);
     for (const scope of scopes) {
-      for (const selection of this.#byScope.get(scope) ?? [])
-        if (selectorOf(selection.peer)(descriptor)) yield selection;
+      for (const selection of this.#byScope.get(scope) ?? []) if (selection.selects(descriptor)) yield selection;
     }
   }
 
@@ -156,18 +156,14 @@ function scopeOf(peer: PeerNode): string {
   return peer.namespace === undefined ? anyNamespace : `in ${peer.namespace}`;
 }
 
-/** Whether an identity of the peer's scope is meant. The namespaces' labels are looked at once for each object of them. */
-function selectorOf(peer: PeerNode): (descriptor: IdentityDescriptor) => boolean {
+/** Whether an identity of the peer's scope is meant. */
+function selectorOf(peer: PeerNode): Selection['selects'] {
   // The longest except does not win over the cidr of another peer: peers are a union.
   if (peer.kind === 'prefix') return ({ prefixes }) => !peer.except.some((hole) => prefixes.includes(hole));
   const { namespaceSelector, podSelector } = peer;
   if (namespaceSelector === undefined) return ({ labels }) => matchesSelector(podSelector, labels);
-  const known = new Map<Labels | undefined, boolean>();
-  return ({ labels, namespaceLabels }) => {
-    const inNamespace = known.get(namespaceLabels) ?? matchesSelector(namespaceSelector, namespaceLabels);
-    known.set(namespaceLabels, inNamespace);
-    return inNamespace && matchesSelector(podSelector, labels);
-  };
+  return ({ labels, namespaceLabels }) =>
+    matchesSelector(namespaceSelector, namespaceLabels) && matchesSelector(podSelector, labels);
 }
 
 /** Ascending; new numbers are mostly the greatest. */

@@ -1,0 +1,71 @@
+/** What is compiled piece by piece against what is compiled as a whole. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { Pod } from '../api/kubernetes.ts';
+import { check } from '../core/property.ts';
+import { compileEndpointPolicy, endpointOfPod } from './compile.ts';
+import { IdentityAllocator, type IdentityDescriptor, type IdentityId } from './identity.ts';
+import { computeIpcache } from './ipcache.ts';
+import { PodPolicyCompiler } from './pod-compiler.ts';
+import { PolicyIndex } from './policy-index.ts';
+import { RuleIds } from './rule-id.ts';
+import { IdentityView } from './select.ts';
+import { world as anyWorld } from './world.ts';
+
+/** Drawn numbers stand for descriptors and policies: those of them that the world has. */
+const step = fc.record({ identities: fc.array(fc.nat(30), { maxLength: 4 }), policy: fc.option(fc.nat(5)) });
+
+describe('PodPolicyCompiler', () => {
+  it('gives what compileEndpointPolicy gives, as identities and policies come and go', () => {
+    let changed = 0;
+    const property = fc.property(anyWorld, fc.array(step, { minLength: 3, maxLength: 10 }), (world, steps) => {
+      const all = new PolicyIndex(world.policies);
+      const descriptors = [...computeIpcache({ ...world, prefixes: all.prefixes() }).values()];
+      const present = new Map<IdentityDescriptor, IdentityId>();
+      const view = new IdentityView();
+      const allocator = new IdentityAllocator({
+        nowMs: () => 0,
+        onAdded: (id, descriptor) => view.add(id, descriptor),
+        onRemoved: (id) => view.remove(id),
+      });
+      const index = new PolicyIndex(world.policies);
+      const ruleIds = new RuleIds();
+      const compiler = new PodPolicyCompiler(ruleIds);
+      const before = new Map<Pod, unknown>();
+      for (const { identities, policy } of steps) {
+        for (const number of identities) toggle(descriptors[number], present, allocator);
+        const { metadata } = (policy !== null && world.policies[policy]) || {};
+        const one = world.policies.find((candidate) => candidate.metadata === metadata);
+        if (one !== undefined && index.get(metadata?.namespace ?? '', metadata?.name ?? '') === undefined)
+          index.set(one);
+        else index.delete(metadata?.namespace ?? '', metadata?.name ?? '');
+        for (const pod of world.pods) {
+          const whole = compileEndpointPolicy(endpointOfPod(pod), index, view, ruleIds);
+          const compiled = compiler.compile(pod, index, view);
+          assert.deepEqual(compiled, whole);
+          assert.equal(compiler.compile(pod, index, view), compiled);
+          if (before.has(pod) && before.get(pod) !== compiled) changed++;
+          before.set(pod, compiled);
+        }
+      }
+    });
+    check(property, { runs: 300 });
+    assert.ok(changed > 500, `only ${changed} policies changed`);
+  });
+});
+
+function toggle(
+  descriptor: IdentityDescriptor | undefined,
+  present: Map<IdentityDescriptor, IdentityId>,
+  allocator: IdentityAllocator,
+): void {
+  if (descriptor === undefined) return;
+  const id = present.get(descriptor);
+  if (id !== undefined) {
+    present.delete(descriptor);
+    allocator.release(id);
+    return;
+  }
+  present.set(descriptor, allocator.acquire(descriptor) as IdentityId);
+}
