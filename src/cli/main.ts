@@ -10,6 +10,7 @@ import { registerEndpointCommands } from './endpoint.ts';
 import { registerIpamCommands } from './ipam.ts';
 import { registerLabCommands } from './lab.ts';
 import { registerPolicyCommands } from './policy.ts';
+import { registerPreflightCommands } from './preflight.ts';
 import { registerStatusCommand } from './status.ts';
 import { version } from './version.ts';
 import { registerVmCommands } from './vm.ts';
@@ -21,6 +22,7 @@ const program = new Command('sluice')
 
 registerAgentCommand(program);
 registerControllerCommand(program);
+registerPreflightCommands(program);
 registerStatusCommand(program);
 registerEndpointCommands(program);
 registerPolicyCommands(program);
