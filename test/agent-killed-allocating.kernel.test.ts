@@ -13,7 +13,6 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { KubeObject, Pod } from '../src/api/kubernetes.ts';
 import {
-  customResourceDefinitions,
   namespaces,
   pods,
   spiderEndpoints,
@@ -302,7 +301,6 @@ describe('an agent that is killed while it hands out addresses', { skip: whyNoKe
 
   before(async () => {
     bed = await AgentBed.create();
-    await bed.kube.delete(customResourceDefinitions, { name: 'spiderippools.spiderpool.spidernet.io' });
     await applyDefinitions(bed.kube);
     gate = await WriteGate.open(() => bed.api, subjectOf);
     kubeConfigPath = join(bed.dir, 'gated-kubeconfig');

@@ -87,6 +87,16 @@ describe('SpiderEndpoint', () => {
     assert.equal(world.endpoints.size, 0);
   });
 
+  it('goes with a pod whose runtime does not say its UID, when the pod is gone already', async () => {
+    const world = api();
+    world.addPod('a');
+    const args = { K8S_POD_NAMESPACE: 'default', K8S_POD_NAME: 'a' };
+    await world.agent()('ADD', 'a', { pools4, args });
+    world.pods.clear();
+    await world.agent()('DEL', 'a', { args });
+    assert.deepEqual([world.records('p1'), world.endpoints.size], [{}, 0]);
+  });
+
   it('answers for a pod that lives on, whatever its pool admits by now', async () => {
     const world = api();
     world.addPod('a', {}, { status: { podIPs: [{ ip: '10.1.0.10' }] } });

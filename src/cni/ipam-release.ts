@@ -84,10 +84,13 @@ async function mayRelease(
   return read === undefined || read.metadata?.uid !== pod.uid || !isPodAlive(read);
 }
 
+/** Where the runtime does not say it: of the pod that has the name, or had it last. */
 async function withUid(state: IpamState, pod: PodReference, signal: AbortSignal): Promise<PodReference> {
   if (pod.uid !== undefined) return pod;
   const read = await state.deps.pods.read(pod.namespace, pod.name, signal);
-  return { ...pod, uid: read?.metadata?.uid };
+  if (read !== undefined) return { ...pod, uid: read.metadata?.uid };
+  const endpoint = await state.endpoints.read(pod.namespace, pod.name, signal);
+  return { ...pod, uid: endpoint?.status?.current.uid };
 }
 
 /** Text that a pool's status must contain to have a record of the pod: spares parsing all the others. */
