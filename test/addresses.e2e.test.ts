@@ -4,14 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { setMaxListeners } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parse } from 'yaml';
 import type { CniCommand, CniRequest } from '../src/api/cni.ts';
 import type { Event, KubeObject, Namespace, Node, Pod } from '../src/api/kubernetes.ts';
 import {
-  customResourceDefinitions,
   events,
   namespaces,
   networkAttachmentDefinitions,
@@ -32,6 +29,7 @@ import { loadKubeConfig } from '../src/kube/config.ts';
 import { isNotFound } from '../src/kube/error.ts';
 import { Informer } from '../src/kube/informer.ts';
 import type { TestApiServer } from '../src/lab/api/testing.ts';
+import { applyDefinitions } from '../src/lab/lifecycle/defaults.ts';
 
 const external = process.env['SLUICE_TEST_KUBECONFIG'];
 const suffix = Math.random().toString(36).slice(2, 8);
@@ -50,17 +48,7 @@ function kubeConfig() {
 before(async () => {
   if (external === undefined) server = await (await import('../src/lab/api/testing.ts')).startTestApiServer();
   client = createKubeClient(kubeConfig(), { onWarning: (warning) => warnings.push(warning) });
-  const dir = new URL('../deploy/crds/', import.meta.url);
-  const names: string[] = [];
-  for (const file of readdirSync(dir)) {
-    const crd = parse(readFileSync(new URL(file, dir), 'utf8')) as KubeObject;
-    names.push(crd.metadata?.name ?? '');
-    await client
-      .create(customResourceDefinitions, crd)
-      .catch((error: { reason?: string }) => assert.equal(error.reason, 'AlreadyExists'));
-  }
-  for (const name of names)
-    await eventually(async () => isEstablished(await client.get(customResourceDefinitions, { name })), name);
+  await applyDefinitions(client);
   await client.create(namespaces, { metadata: { name: namespace } });
   controller = await startController({
     kubeConfig: kubeConfig(),
@@ -79,11 +67,6 @@ after(async () => {
   client.close();
   await server?.close();
 });
-
-function isEstablished(crd: KubeObject): boolean {
-  const { conditions = [] } = (crd as { status?: { conditions?: { type: string; status: string }[] } }).status ?? {};
-  return conditions.some(({ type, status }) => type === 'Established' && status === 'True');
-}
 
 async function eventually(check: () => Promise<boolean>, what: string): Promise<void> {
   const endMs = Date.now() + 10_000;

@@ -13,14 +13,10 @@ import { createKubeClient, type KubeClient } from '../src/kube/client.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
 import type { AgentProcessData } from './agent-process.ts';
+import { callShim, type CniAnswer } from './cni-shim.ts';
 
 export const namespace = 'demo';
 export const node = 'node1';
-
-export interface CniAnswer {
-  readonly status: number | null;
-  readonly body: Record<string, unknown>;
-}
 
 export interface RunningAgent {
   readonly child: ChildProcess;
@@ -207,17 +203,7 @@ export class AgentBed {
       })),
     };
     const config = { cniVersion: '1.0.0', name: 'spidernet-chainer', type: 'sluice', prevResult, ...change };
-    const child = spawn(join(packageRoot(), 'shim/build/sluice'), { env, stdio: ['pipe', 'pipe', 'inherit'] });
-    const chunks: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
-    child.stdin.end(JSON.stringify(config));
-    return new Promise((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', (status) => {
-        const text = Buffer.concat(chunks).toString();
-        resolve({ status, body: text === '' ? {} : (JSON.parse(text) as Record<string, unknown>) });
-      });
-    });
+    return callShim('sluice', env, config);
   }
 
   /** A pod of this node through ADD. */

@@ -6,9 +6,7 @@
  * test/ipam-chaos.test.ts does the same to the allocation alone, at reads as well, thousands of times.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { text } from 'node:stream/consumers';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { KubeObject, Pod } from '../src/api/kubernetes.ts';
@@ -26,11 +24,11 @@ import { collectGarbage } from '../src/cli/ipam-gc.ts';
 import { whyNoKernelTests } from '../src/datapath/test-bed.ts';
 import { decodeAllocatedIps, type AllocationRecord } from '../src/ipam/allocated-ips.ts';
 import { readSettings } from '../src/ipam/settings.ts';
-import { packageRoot } from '../src/kernel/package-root.ts';
 import { unlessNotFound } from '../src/kube/error.ts';
 import { formatKubeconfig } from '../src/lab/api/credentials.ts';
 import { applyDefinitions } from '../src/lab/lifecycle/defaults.ts';
 import { AgentBed, node, until, type RunningAgent } from './agent-bed.ts';
+import { callShim } from './cni-shim.ts';
 import { WriteGate, type Step } from './write-gate.ts';
 
 type Interface = 'eth0' | 'net1';
@@ -129,16 +127,10 @@ class Victim {
       CNI_ARGS: `K8S_POD_NAMESPACE=${namespace};K8S_POD_NAME=${name};K8S_POD_UID=${uid}`,
       SLUICE_CNI_SOCKET: join(this.#bed.dir, 'cni.sock'),
     };
-    const shim = join(packageRoot(), 'shim/build/spiderpool');
-    const child = spawn(shim, { env, stdio: ['pipe', 'pipe', 'ignore'] });
-    child.stdin.end(JSON.stringify({ cniVersion: '1.0.0', name: 'net', type: 'macvlan', ipam }));
-    const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
-    const stdout = await text(child.stdout);
-    const status = await ended;
-    const body = (stdout === '' ? {} : JSON.parse(stdout)) as {
-      readonly ips?: readonly { readonly address: string }[];
-    };
-    return { status, addresses: (body.ips ?? []).map(({ address }) => address.split('/')[0] ?? '') };
+    const config = { cniVersion: '1.0.0', name: 'net', type: 'macvlan', ipam };
+    const { status, body } = await callShim('spiderpool', env, config);
+    const { ips = [] } = body as { readonly ips?: readonly { readonly address: string }[] };
+    return { status, addresses: ips.map(({ address }) => address.split('/')[0] ?? '') };
   }
 
   async mustCni(command: 'ADD' | 'DEL', ifName: Interface = 'eth0'): Promise<Answer> {

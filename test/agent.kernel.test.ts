@@ -17,15 +17,11 @@ import { packageRoot } from '../src/kernel/package-root.ts';
 import { PacketCapture } from '../src/kernel/packet-capture.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
 import { agentProcess, slowness, until } from './agent-bed.ts';
+import { callShim, type CniAnswer } from './cni-shim.ts';
 
 const root = packageRoot();
 const namespace = 'demo';
 const node = 'node1';
-
-interface CniAnswer {
-  readonly status: number | null;
-  readonly body: Record<string, unknown>;
-}
 
 interface RunningAgent {
   readonly child: ChildProcess;
@@ -156,17 +152,7 @@ describe('the agent', () => {
       prevResult: prevResult(),
       ...change,
     };
-    const child = spawn(join(root, 'shim/build', plugin), { env, stdio: ['pipe', 'pipe', 'inherit'] });
-    const chunks: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
-    child.stdin.end(JSON.stringify(config));
-    return new Promise((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', (status) => {
-        const text = Buffer.concat(chunks).toString();
-        resolve({ status, body: text === '' ? {} : (JSON.parse(text) as Record<string, unknown>) });
-      });
-    });
+    return callShim(plugin, env, config);
   }
 
   async function add(

@@ -1,16 +1,13 @@
 /** `sluice controller cleanup`: with no controller left, nothing in the API may wait for one. Against the lab’s API. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { parse } from 'yaml';
 import type { KubeObject } from '../src/api/kubernetes.ts';
 import {
   configMaps,
-  customResourceDefinitions,
   leases,
   namespaces,
   secrets,
@@ -30,6 +27,7 @@ import { createKubeClient, type KubeClient, type ObjectRef } from '../src/kube/c
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { unlessNotFound } from '../src/kube/error.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
+import { applyDefinitions } from '../src/lab/lifecycle/defaults.ts';
 
 const stop = new AbortController();
 let server: TestApiServer;
@@ -40,9 +38,7 @@ before(async () => {
   server = await startTestApiServer();
   const kubeConfig = loadKubeConfig({ path: server.kubeConfigPath });
   client = createKubeClient(kubeConfig);
-  const dir = new URL('../deploy/crds/', import.meta.url);
-  for (const file of readdirSync(dir))
-    await client.create(customResourceDefinitions, parse(readFileSync(new URL(file, dir), 'utf8')) as KubeObject);
+  await applyDefinitions(client);
   for (const name of ['demo', 'sluice']) await client.create(namespaces, { metadata: { name } });
   controller = await startController({
     ...{ kubeConfig, webhook: { host: '127.0.0.1', port: 0 }, healthPort: 0, namespace: 'sluice' },

@@ -1,11 +1,10 @@
 /** `sluice preflight`: a node and a cluster where nothing is right, and where all is. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { parse } from 'yaml';
 import { preflightNode } from '../src/agent/preflight.ts';
 import type { KubeObject } from '../src/api/kubernetes.ts';
 import {
@@ -24,6 +23,7 @@ import { createKubeClient, type KubeClient } from '../src/kube/client.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
 import { applyAccounts } from '../src/lab/lifecycle/accounts.ts';
+import { applyDefinitions } from '../src/lab/lifecycle/defaults.ts';
 
 const of = (findings: readonly PreflightFinding[], check: string): string[] =>
   findings.filter((finding) => finding.check === check).map(({ state, what }) => `${state}: ${what}`);
@@ -94,9 +94,7 @@ describe('preflight of a cluster', () => {
       /sluice-agent may not: get pods, .+; problem: .+sluice-controller may not: /,
     );
     assert.ok(bare.every(({ state, remedy }) => state === 'ok' || remedy !== undefined));
-    const dir = join(packageRoot(), 'deploy/crds');
-    for (const file of readdirSync(dir))
-      await client.create(customResourceDefinitions, parse(readFileSync(join(dir, file), 'utf8')) as KubeObject);
+    await applyDefinitions(client);
     await applyAccounts(client);
     const metadata = { namespace: 'kube-system', name: 'kube-multus-ds' };
     const template = { metadata: { labels: { app: 'm' } }, spec: { containers: [{ name: 'c', image: 'none' }] } };

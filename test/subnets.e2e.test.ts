@@ -1,9 +1,7 @@
 /** Subnets, reserved addresses, coordinators: real admission and reconcilers against the lab's API. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parse } from 'yaml';
 import type { KubeObject } from '../src/api/kubernetes.ts';
 import {
   configMaps,
@@ -28,6 +26,7 @@ import { createKubeClient, type KubeClient } from '../src/kube/client.ts';
 import { loadKubeConfig } from '../src/kube/config.ts';
 import { isNotFound } from '../src/kube/error.ts';
 import { startTestApiServer, type TestApiServer } from '../src/lab/api/testing.ts';
+import { applyDefinitions } from '../src/lab/lifecycle/defaults.ts';
 import { cloneSets, controlledBy, definitionOf } from './stand-in-kinds.ts';
 
 const stop = new AbortController();
@@ -39,10 +38,7 @@ before(async () => {
   server = await startTestApiServer();
   const kubeConfig = loadKubeConfig({ path: server.kubeConfigPath });
   client = createKubeClient(kubeConfig);
-  const dir = new URL('../deploy/crds/', import.meta.url);
-  for (const file of readdirSync(dir)) {
-    await client.create(customResourceDefinitions, parse(readFileSync(new URL(file, dir), 'utf8')) as KubeObject);
-  }
+  await applyDefinitions(client);
   // The lab's API has no Jobs; these stand in for them, and for another project's workload.
   for (const gvr of [jobs, cronJobs, cloneSets]) await client.create(customResourceDefinitions, definitionOf(gvr));
   await eventually(async () => (await client.list(spiderCoordinators)).items.length === 0, 'definitions served');

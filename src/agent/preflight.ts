@@ -6,7 +6,8 @@ import { formatErrorChain } from '../core/error.ts';
 import type { PreflightFinding } from '../core/preflight-finding.ts';
 import { Datapath } from '../datapath/datapath.ts';
 import { probeShapers } from '../datapath/shaper-support.ts';
-import { haveTcx, withNewNetns, RtNetlink } from '../kernel/index.ts';
+import { haveTcx } from '../kernel/index.ts';
+import { kernelHasLink } from '../kernel/link-support.ts';
 import { ensureBpffs, isOnBpffs, unmount } from '../kernel/mount.ts';
 
 export interface NodePreflightOptions {
@@ -47,7 +48,6 @@ function hooks(): PreflightFinding {
   return { check: 'hooks', state: 'warning', what, remedy: 'Linux 6.6 or newer' };
 }
 
-/** Asked for in a namespace that goes again; asking loads the module. */
 function links(): PreflightFinding[] {
   const missing = (['ipvlan', 'macvlan'] as const).filter((kind) => !kernelHasLink(kind));
   if (missing.length === 0) return [{ check: 'links', state: 'ok', what: 'ipvlan and macvlan' }];
@@ -55,21 +55,6 @@ function links(): PreflightFinding[] {
     ...{ check: 'links', state: 'warning', what: `the kernel makes no ${kind} interfaces` },
     remedy: `modprobe ${kind}, where pods are to have them`,
   }));
-}
-
-function kernelHasLink(kind: 'ipvlan' | 'macvlan'): boolean {
-  return withNewNetns(() => {
-    using netlink = RtNetlink.open();
-    netlink.addLink({ name: 'probe0', kind: 'veth', peer: { name: 'probe1' } });
-    const parentIfindex = netlink.mustLink('probe0').ifindex;
-    try {
-      if (kind === 'ipvlan') netlink.addLink({ name: 'probe2', kind, parentIfindex, mode: 'l2' });
-      else netlink.addLink({ name: 'probe2', kind, parentIfindex, mode: 'bridge' });
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }
 
 function shaping(): PreflightFinding[] {

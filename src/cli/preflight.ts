@@ -89,12 +89,6 @@ export async function readGrants(): Promise<Grant[]> {
       ({ kind, metadata }) =>
         kind === roleRef?.kind && metadata.name === roleRef.name && metadata.namespace === namespace,
     );
-    return subjects.flatMap((subject) =>
-      (role?.rules ?? []).map((rule) => ({ user: accountUser(subject), namespace, rule })),
-    );
+    return subjects.flatMap((subject) => (role?.rules ?? []).map((rule) => ({ account: subject, namespace, rule })));
   });
-}
-
-function accountUser({ namespace, name }: { readonly namespace: string; readonly name: string }): string {
-  return `system:serviceaccount:${namespace}:${name}`;
 }

@@ -1,13 +1,13 @@
 /** Whether the accounts may do what the code asks for: the API server is asked, right by right. */
 import type { KubeObject } from '../api/kubernetes.ts';
 import type { GroupVersionResource } from '../api/resources.ts';
+import { accountGroups, accountUser } from '../api/service-account.ts';
 import type { PreflightFinding } from '../core/preflight-finding.ts';
 import type { KubeClient } from '../kube/client.ts';
 
 /** A rule of a role, and who has it where. */
 export interface Grant {
-  /** "system:serviceaccount:NAMESPACE:NAME". */
-  readonly user: string;
+  readonly account: { readonly namespace: string; readonly name: string };
   /** Absent: everywhere. */
   readonly namespace?: string | undefined;
   readonly rule: {
@@ -19,7 +19,7 @@ export interface Grant {
 }
 
 interface Right {
-  readonly user: string;
+  readonly account: Grant['account'];
   readonly attributes: Readonly<Record<string, string>>;
 }
 
@@ -39,8 +39,8 @@ export async function accountFindings(client: KubeClient, grants: readonly Grant
     missing.push(...some.filter((_, index) => allowed[index] !== true));
   }
   if (missing.length === 0) return [{ check, state: 'ok', what: `the accounts have all ${rights.length} rights` }];
-  return [...new Set(missing.map(({ user }) => user))].map((user) => {
-    const all = missing.filter((right) => right.user === user);
+  return [...new Set(missing.map(userOf))].map((user) => {
+    const all = missing.filter((right) => userOf(right) === user);
     const shown = all.slice(0, 5).map(({ attributes: { verb, resource } }) => `${verb ?? ''} ${resource ?? ''}`);
     const more = all.length > shown.length ? ` and ${all.length - shown.length} more` : '';
     const what = `${user} may not: ${shown.join(', ')}${more}`;
@@ -48,27 +48,27 @@ export async function accountFindings(client: KubeClient, grants: readonly Grant
   });
 }
 
-function rightsOf({ user, namespace, rule }: Grant): Right[] {
+function rightsOf({ account, namespace, rule }: Grant): Right[] {
   const names = rule.resourceNames ?? [''];
   return rule.apiGroups.flatMap((group) =>
     rule.resources.flatMap((path) =>
       rule.verbs.flatMap((verb) =>
         names.map((name) => {
           const [resource = '', subresource = ''] = path.split('/');
-          return { user, attributes: { group, resource, subresource, verb, name, namespace: namespace ?? '' } };
+          return { account, attributes: { group, resource, subresource, verb, name, namespace: namespace ?? '' } };
         }),
       ),
     ),
   );
 }
 
-async function isAllowed(client: KubeClient, { user, attributes }: Right): Promise<boolean> {
-  const groups = [
-    'system:serviceaccounts',
-    `system:serviceaccounts:${user.split(':')[2] ?? ''}`,
-    'system:authenticated',
-  ];
-  const spec = { user, groups, resourceAttributes: attributes };
+function userOf({ account: { namespace, name } }: Right): string {
+  return accountUser(namespace, name);
+}
+
+async function isAllowed(client: KubeClient, right: Right): Promise<boolean> {
+  const groups = [...accountGroups(right.account.namespace), 'system:authenticated'];
+  const spec = { user: userOf(right), groups, resourceAttributes: right.attributes };
   const answer = await client.create(reviews, { spec } as KubeObject);
   return (answer as { readonly status?: { readonly allowed?: boolean } }).status?.allowed === true;
 }

@@ -4,9 +4,9 @@ import type { NetworkAttachmentDefinition, SpiderMultusConfig } from '../api/spi
 import type { Clock } from '../core/clock.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
+import { controllerOf } from '../ipam/pod-owner.ts';
 import { attachmentStatus } from './attachment-status.ts';
 import { attachmentName, desiredAttachment, foreignController } from './attachment.ts';
-import { controllerOf } from '../ipam/pod-owner.ts';
 import type { EventWriter, ObjectAccess } from './ports.ts';
 
 /** SpiderMultusConfig → NetworkAttachmentDefinition: whatever happened, make the attachment what the config says. */

@@ -1,15 +1,12 @@
 /** A real agent and a real controller on a real kube-apiserver, each with the rights that deploy/rbac.yaml gives it. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { parse } from 'yaml';
 import { startAgent } from '../../src/agent/agent.ts';
 import type { KubeObject, Pod } from '../../src/api/kubernetes.ts';
 import {
-  customResourceDefinitions,
   namespaces,
   networkAttachmentDefinitions,
   nodes,
@@ -24,13 +21,14 @@ import type { SpiderIPPool } from '../../src/api/spiderippool.ts';
 import { startController } from '../../src/controller/start.ts';
 import { silentLogger } from '../../src/core/log.ts';
 import { TestBpffs, TestPair } from '../../src/datapath/test-bed.ts';
-import { packageRoot } from '../../src/kernel/package-root.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { KubeConfig } from '../../src/kube/config.ts';
 import { formatKubeconfig } from '../../src/lab/api/credentials.ts';
 import { ContractClient } from '../../src/lab/contract/client.ts';
 import { accountToken, applyAccounts } from '../../src/lab/lifecycle/accounts.ts';
+import { applyDefinitions } from '../../src/lab/lifecycle/defaults.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
+import { callShim } from '../cni-shim.ts';
 import type { RealApiServer } from './start.ts';
 
 const namespace = 'accounts';
@@ -74,9 +72,7 @@ export function accountCases(theServer: () => RealApiServer): void {
 }
 
 async function prepare(admin: KubeClient): Promise<void> {
-  const definitions = join(packageRoot(), 'deploy/crds');
-  for (const file of readdirSync(definitions))
-    await admin.create(customResourceDefinitions, parse(readFileSync(join(definitions, file), 'utf8')) as KubeObject);
+  await applyDefinitions(admin);
   await applyAccounts(admin);
   await applyAccounts(admin);
   await admin.create(namespaces, { metadata: { name: namespace } });
@@ -143,7 +139,7 @@ async function refusals(endpoint: RealApiServer): Promise<number> {
 }
 
 /** The real executable, as a main plugin calls it. */
-function spiderpool(command: string, socket: string, netns: string): Promise<string> {
+async function spiderpool(command: string, socket: string, netns: string): Promise<string> {
   const ipam = { type: 'spiderpool', default_ipv4_ippool: ['p'] };
   const config = { cniVersion: '1.0.0', name: 'net', type: 'macvlan', ipam };
   const env = {
@@ -156,16 +152,8 @@ function spiderpool(command: string, socket: string, netns: string): Promise<str
     },
     ...{ CNI_ARGS: `K8S_POD_NAMESPACE=${namespace};K8S_POD_NAME=web`, SLUICE_CNI_SOCKET: socket },
   };
-  const child = spawn(join(packageRoot(), 'shim/build/spiderpool'), { env, stdio: ['pipe', 'pipe', 'inherit'] });
-  const chunks: Buffer[] = [];
-  child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
-  child.stdin.end(JSON.stringify(config));
-  return new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (status) => {
-      const text = Buffer.concat(chunks).toString();
-      if (status === 0) resolve(text);
-      else reject(new Error(`${command}: ${text}`));
-    });
-  });
+  const { status, body } = await callShim('spiderpool', env, config);
+  const answer = JSON.stringify(body);
+  assert.equal(status, 0, `${command}: ${answer}`);
+  return answer;
 }

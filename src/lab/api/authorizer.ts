@@ -1,4 +1,5 @@
 /** Role-based access control: what the Role, ClusterRole and binding objects in the store allow. */
+import { accountUser } from '../../api/service-account.ts';
 import { objectsAt, stringAt, stringsAt, type JsonObject, type KubeObject } from './json.ts';
 import type { ResourcePath } from './path.ts';
 import type { ResourceName } from './status.ts';
@@ -92,11 +93,6 @@ function isSubject(subject: JsonObject, { user, groups }: Requester, namespace: 
     default:
       return false;
   }
-}
-
-/** The user name of a ServiceAccount. */
-export function accountUser(namespace: string, name: string): string {
-  return `system:serviceaccount:${namespace}:${name}`;
 }
 
 function rulesOf(store: Store, binding: KubeObject): JsonObject[] {

@@ -12,10 +12,10 @@ import {
   serviceAccounts,
   type GroupVersionResource,
 } from '../../api/resources.ts';
+import { accountGroups, accountUser } from '../../api/service-account.ts';
 import { packageRoot } from '../../kernel/package-root.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { isAlreadyExists } from '../../kube/error.ts';
-import { accountUser } from '../api/authorizer.ts';
 import type { Credentials } from '../api/credentials.ts';
 import type { ApiToken } from '../api/server.ts';
 
@@ -38,7 +38,7 @@ export function accountTokens(credentials: Credentials): ApiToken[] {
   return accounts.map((account) => ({
     token: accountToken(credentials, account),
     user: accountUser(namespace, account),
-    groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`],
+    groups: accountGroups(namespace),
   }));
 }
 

@@ -1,13 +1,8 @@
 /** What the machine must offer, checked before anything is made. */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { randomBytes } from 'node:crypto';
 import { SluiceError } from '../../core/error.ts';
 import { findCgroup2Mount } from '../../kernel/cgroup.ts';
-import { Errno, isErrno } from '../../kernel/errno.ts';
-import { createNamedNetns, removeNamedNetns } from '../../kernel/netns.ts';
-import { RtNetlink } from '../../kernel/netlink/rtnetlink.ts';
-import { netnsDir } from '../layout.ts';
 import type { LinkKind } from './state.ts';
 
 export const mainPluginDir = '/usr/lib/cni';
@@ -53,25 +48,6 @@ export function requireRoot(uid: number | undefined): void {
     what: 'it makes network namespaces and loads eBPF programs, which needs root',
     remedy: 'run it with sudo',
   });
-}
-
-/** Whether the kernel makes links of this kind: tried in a throw-away netns (a module is loaded by trying). */
-export function kernelHasLink(link: LinkKind): boolean {
-  const path = join(netnsDir, `sluice-probe-${randomBytes(4).toString('hex')}`);
-  createNamedNetns(path);
-  try {
-    using connection = RtNetlink.open(path);
-    connection.addLink({ name: 'probe0', kind: 'veth', peer: { name: 'probe1' } });
-    const parentIfindex = connection.mustLink('probe0').ifindex;
-    if (link === 'ipvlan') connection.addLink({ name: 'probe2', kind: 'ipvlan', parentIfindex, mode: 'l2' });
-    else connection.addLink({ name: 'probe2', kind: 'macvlan', parentIfindex, mode: 'bridge' });
-    return true;
-  } catch (error) {
-    if (isErrno(error, Errno.EOPNOTSUPP)) return false;
-    throw error;
-  } finally {
-    removeNamedNetns(path);
-  }
 }
 
 function isExecutable(file: string): boolean {
