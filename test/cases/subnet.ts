@@ -5,9 +5,13 @@ import {
   customResourceDefinitions,
   deployments,
   pods,
+  roleBindings,
+  roles,
+  serviceAccounts,
   spiderIPPools,
   spiderSubnets,
   statefulSets,
+  type GroupVersionResource,
 } from '../../src/api/resources.ts';
 import type { SpiderIPPool } from '../../src/api/spiderippool.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
@@ -107,6 +111,7 @@ export function subnetCases(bed: () => Bed): void {
       await c.kube.create(customResourceDefinitions, definitionOf(cloneSets));
       c.willRemove(customResourceDefinitions, definitionName(cloneSets));
       const { namespace } = c;
+      await mayRead(c, cloneSets);
       const annotations = { [subnetAnnotation]: `{"ipv4":["${subnet}"]}` };
       const owned = async (name: string, size: Record<string, string>): Promise<void> => {
         const owner = await c.kube.create(cloneSets, { metadata: { namespace, name }, spec: {} } as KubeObject);
@@ -132,4 +137,14 @@ export function subnetCases(bed: () => Bed): void {
       await allReturned(c, subnet);
     },
   );
+}
+
+/** What an operator grants for kinds that deploy/rbac.yaml does not know (docs/reference/spidersubnet.md). */
+async function mayRead(c: CaseSpace, { group, plural }: GroupVersionResource): Promise<void> {
+  const metadata = { namespace: c.namespace, name: `read-${plural}` };
+  const rules = [{ apiGroups: [group], resources: [plural], verbs: ['get'] }];
+  await c.kube.create(roles, { metadata, rules } as KubeObject);
+  const roleRef = { apiGroup: roles.group, kind: roles.kind, name: metadata.name };
+  const subjects = [{ kind: serviceAccounts.kind, name: 'sluice-controller', namespace: 'kube-system' }];
+  await c.kube.create(roleBindings, { metadata, roleRef, subjects } as KubeObject);
 }

@@ -37,8 +37,8 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'pod and namespace selectors of one peer are joined by or',
     file: 'policy/select.ts',
-    replace: 'inNamespace && matchesSelector(podSelector, labels)',
-    by: '(inNamespace && namespaceSelector !== undefined) || matchesSelector(podSelector, labels)',
+    replace: 'namespaceLabels) && matchesSelector(podSelector, labels)',
+    by: 'namespaceLabels) || matchesSelector(podSelector, labels)',
   },
   {
     name: 'only the first peer of a rule counts',
@@ -121,8 +121,8 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'the node is an outsider as soon as an ipBlock contains it',
     file: 'policy/compile.ts',
-    replace: 'for (const identity of hosts) entries.push(',
-    by: 'for (const identity of hosts.slice(0, 1)) entries.push(',
+    replace: 'hosts.map((identity) => allow(',
+    by: 'hosts.slice(0, 1).map((identity) => allow(',
   },
 ];
 
