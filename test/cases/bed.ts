@@ -41,15 +41,15 @@ export interface Bed {
   down(): Promise<void>;
 }
 
-/** SLUICE_TEST_LAB=DIR: in a lab that is up, and stays. */
-export async function bedUp(link: 'macvlan' | 'ipvlan' = 'macvlan'): Promise<Bed> {
+/** SLUICE_TEST_LAB=DIR: in a lab that is up, and stays. `vmCacheDir`: in the virtual machine, where the kernel has no such link. */
+export async function bedUp(link: 'macvlan' | 'ipvlan' = 'macvlan', vmCacheDir?: string): Promise<Bed> {
   const own = process.env['SLUICE_TEST_LAB'];
   if (own !== undefined) return bedIn(own, join(own, 'kubeconfig'), () => Promise.resolve());
   const home = mkdtempSync(join(tmpdir(), 'sluice-cases-'));
   const dir = join(home, 'lab');
   const options = {
     ...{ dir, nodes: 2, link, apiHost: '127.0.0.1', apiPort: 0, path: process.env['PATH'] ?? '' },
-    ...{ vmCacheDir: join(dir, 'no-vm'), uid: process.getuid?.(), onProgress: () => undefined },
+    ...{ vmCacheDir: vmCacheDir ?? join(dir, 'no-vm'), uid: process.getuid?.(), onProgress: () => undefined },
   };
   const kubeconfig = await labUp(options);
   return bedIn(dir, kubeconfig, async () => {

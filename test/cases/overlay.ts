@@ -189,7 +189,7 @@ async function routesAre(c: CaseSpace, pod: string, eth0: readonly string[], net
   assert.match(await wayTo(c, pod, '2001:db8::1'), / dev eth0 /);
 }
 
-/** Lets in `far` on port 80 and nobody else, by its addresses on the second network. */
+/** Lets in `far` on port 80 and nobody else, by its addresses on the second network: selectors mean pods of other nodes by podIPs only. */
 async function policyHolds(c: CaseSpace, net1: readonly string[]): Promise<void> {
   const from = (await c.addressesOn('far', 'net1')).map((ip) => ({
     ipBlock: { cidr: `${ip}/${ip.includes(':') ? 128 : 32}` },
