@@ -19,6 +19,7 @@ import type { Logger } from '../core/log.ts';
 import type { AttachMechanism } from '../datapath/hooks.ts';
 import type { MapLimits } from '../datapath/maps.ts';
 import type { Settings } from '../ipam/settings.ts';
+import { Netns } from '../kernel/netns.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import type { KubeConfig } from '../kube/config.ts';
 import { EventRecorder } from '../kube/event-recorder.ts';
@@ -38,9 +39,11 @@ import { HookWatch } from './hook-watch.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
 import { agentLimits, type AdoptionMode } from './limits.ts';
+import { ipamSettings } from './ipam-settings.ts';
 import { IpamMetrics } from './ipam-metrics.ts';
 import { AgentMetrics } from './metrics.ts';
 import { NamespaceBandwidth } from './namespace-bandwidth.ts';
+import { sysctlsOf, tuneNode } from './node-sysctls.ts';
 import { aboutNode, recordOnPod, warnPod } from './object-events.ts';
 import { PeriodicTask } from './periodic-task.ts';
 import { pluginTable } from './plugin-table.ts';
@@ -115,6 +118,7 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
   mountBpffs(options.bpffsDir);
   const lock = await InstanceLock.acquire(options);
   undo.push(() => lock.release());
+  tuneNodeOf(options);
 
   const kernel = openKernelParts(options);
   undo.push(() => kernel[Symbol.dispose]());
@@ -157,6 +161,13 @@ async function start(options: AgentOptions, undo: (() => Promise<void> | void)[]
     undo.push(() => parts.spiderApi.close());
   }
   return health?.url;
+}
+
+/** This process's namespace is the node's. */
+function tuneNodeOf({ settings, log }: AgentOptions): void {
+  if (settings?.tuneSysctlConfig !== true) return;
+  using node = Netns.current();
+  tuneNode(sysctlsOf(node), ipamSettings(settings).families ?? [], log);
 }
 
 interface Parts {

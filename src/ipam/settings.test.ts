@@ -10,6 +10,7 @@ describe('settings', () => {
     assert.equal(settings.enableIPv4, true);
     assert.equal(settings.enableIPConflictDetection, false);
     assert.equal(settings.clusterSubnetDefaultFlexibleIPNumber, 1);
+    assert.equal(settings.tuneSysctlConfig, false);
     assert.equal(settings.coordinatorName, 'default');
     assert.equal(settings.gcIntervalS, 600);
     assert.deepEqual(warnings, []);
@@ -41,14 +42,15 @@ describe('settings', () => {
 
   it('warn of keys that have no effect, and not of those that are off', () => {
     const { warnings } = readSettings(
-      'enableIPv5: true\npodResourceInject: {enabled: false}\ntuneSysctlConfig: true\n',
+      'enableIPv5: true\npodResourceInject: {enabled: false}\niaasNetworkProvider: {a: b}\n',
     );
     assert.equal(warnings.length, 2);
     assert.match(warnings.join('\n'), /no key enableIPv5/);
-    assert.match(warnings.join('\n'), /tuneSysctlConfig is not honoured/);
+    assert.match(warnings.join('\n'), /iaasNetworkProvider is not honoured/);
   });
 
   for (const [what, conf, environment, message] of [
+    ['a text for tuneSysctlConfig', 'tuneSysctlConfig: on please', {}, /give tuneSysctlConfig true or false/],
     ['a text for a flag', 'enableIPv4: "yes"', {}, /conf\.yml.*enableIPv4.*give enableIPv4 true or false/s],
     [
       'a negative number',

@@ -25,12 +25,14 @@ const confShape = {
   enableCleanOutdatedEndpoint: flag(false),
   /** Refuse to delete pools with addresses in use and subnets with pools, instead of letting them wait. */
   enableValidatingResourcesDeletedWebhook: flag(false),
+  /** Sysctls of the node. Off unless the file says so, as upstream's chart does: they open the whole node. */
+  tuneSysctlConfig: flag(false),
   /** So many more addresses than replicas has a pool whose application does not say how many. */
   clusterSubnetDefaultFlexibleIPNumber: z.number().int().min(0).max(65_536).default(1),
 } as const;
 
 /** Known, and without effect here. */
-export const ignoredKeys = ['tuneSysctlConfig', 'podResourceInject', 'iaasNetworkProvider', 'agent'] as const;
+export const ignoredKeys = ['podResourceInject', 'iaasNetworkProvider', 'agent'] as const;
 export const honouredKeys = Object.keys(confShape) as readonly (keyof typeof confShape)[];
 
 export type ConfSettings = Readonly<z.infer<z.ZodObject<typeof confShape>>>;
@@ -87,7 +89,7 @@ function warningsAbout(key: string, value: unknown): string[] {
 
 function invalidKey(issue: z.core.$ZodIssue | undefined): SluiceError {
   const key = issue?.path.join('.') ?? '';
-  const kind = key.startsWith('enable') ? 'true or false' : key.endsWith('Number') ? 'a number from 0' : 'a text';
+  const kind = /^(enable|tune)/.test(key) ? 'true or false' : key.endsWith('Number') ? 'a number from 0' : 'a text';
   return invalidConf(`${key}: ${issue?.message ?? 'is malformed'}`, `give ${key} ${kind}, or leave it out`);
 }
 
