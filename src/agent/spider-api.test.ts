@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { IpamTestApi, type TestAgentOptions } from '../cni/ipam-test-api.ts';
+import { parseIp } from '../core/ip.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { podTurns } from './pod-turns.ts';
 import { buildSpiderApi } from './spider-api.ts';
@@ -100,6 +101,30 @@ describe("the socket of Spiderpool's executables", () => {
     const answer = await made().app.inject({ method: 'POST', url: '/v1/ipam/ip', payload });
     assert.equal(answer.statusCode, 500);
     assert.match(answer.json<string>(), /failed to get original IPPool nope: .*not found/);
+  });
+
+  it('hands matchMasterSubnet on, with the interface and its namespace', async () => {
+    const asked: unknown[] = [];
+    const addresses = [parseIp('10.1.0.5')].flatMap((ip) => ip ?? []);
+    const deps: TestAgentOptions['deps'] = {
+      physicalFunctionOf: ({ netns, ifName }) => {
+        asked.push({ netns, ifName });
+        return { name: 'ens1f0', addresses };
+      },
+    };
+    const payload = { ...args, defaultIPv4IPPool: ['p'], matchMasterSubnet: true };
+    const answer = await made(true, { deps }).app.inject({ method: 'POST', url: '/v1/ipam/ip', payload });
+    assert.equal(answer.statusCode, 500);
+    assert.match(
+      answer.json<string>(),
+      /matchMasterSubnet: the subnet 10\.0\.0\.0\/24 of IPPool p contains no address of ens1f0/,
+    );
+    assert.deepEqual(asked, [{ netns: args.netNamespace, ifName: 'eth0' }]);
+    const without = await made(true, { deps }).app.inject({
+      ...{ method: 'POST', url: '/v1/ipam/ip' },
+      payload: { ...payload, matchMasterSubnet: false },
+    });
+    assert.equal(without.statusCode, 200, without.body);
   });
 
   it('reads the body of GET /v1/coordinator/config', async () => {

@@ -48,6 +48,7 @@ const addSchema = attachmentSchema.extend({
   defaultIPv4IPPool: pools,
   defaultIPv6IPPool: pools,
   cleanGateway: z.boolean().default(false),
+  matchMasterSubnet: z.boolean().default(false),
 });
 const podSchema = attachmentSchema.omit({ ifName: true }).extend({ isReleaseConflictIPs: z.boolean().default(false) });
 const queryPod = z.object({ podNamespace: z.string().min(1), podName: z.string().min(1) });
@@ -88,6 +89,7 @@ function addressRoutes(app: FastifyInstance, { state, plugin, inTurn, releaseCon
       default_ipv4_ippool: args.defaultIPv4IPPool,
       default_ipv6_ippool: args.defaultIPv6IPPool,
       clean_gateway: args.cleanGateway,
+      match_master_subnet: args.matchMasterSubnet,
     };
     const request = cniRequest('ADD', args, ipam);
     const added = await inTurn(podKey(args), (signal) => addInterface(state, request, signal));

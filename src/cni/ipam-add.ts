@@ -33,6 +33,7 @@ const confSchema = z.looseObject({
   default_ipv4_ippool: z.array(z.string()).nullish(),
   default_ipv6_ippool: z.array(z.string()).nullish(),
   clean_gateway: z.boolean().nullish(),
+  match_master_subnet: z.boolean().nullish(),
 });
 
 const routeSchema = z
@@ -199,6 +200,7 @@ async function planFamilies(state: IpamState, context: AddContext, signal: Abort
     });
   const node = await deps.readNode(deps.nodeName, signal);
   const recorded = isUsable(context) ? recordedAddresses(endpoint, request.ifName) : [];
+  const physicalFunction = conf.match_master_subnet === true ? deps.physicalFunctionOf(request) : undefined;
   const families: FamilyPlan[] = [];
   for (const family of deps.families ?? ([4, 6] as const)) {
     const candidates = await candidatePools(state, selection, { family, interface: request.ifName }, signal);
@@ -214,6 +216,7 @@ async function planFamilies(state: IpamState, context: AddContext, signal: Abort
       nodeLabels: node?.labels ?? {},
       attachment: () => attachmentOf(pod, request.ifName, attachmentDefaults(state)),
       attachmentNamespace: deps.attachmentNamespace,
+      physicalFunction,
     };
     if (isAsked) families.push({ user, candidates, recorded: recordedOf(recorded, family) });
   }

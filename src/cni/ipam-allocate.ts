@@ -196,7 +196,10 @@ function nothingFits(user: PoolUser, names: readonly string[], reasons: readonly
     object: user.interface,
     what: `${spiderErrors.noPool}, ${what}`,
     remedy:
-      'name a pool that admits this pod, or change the spec of one of these (disable, nodeName, namespaceName, affinities, multusName)',
+      'name a pool that admits this pod, or change the spec of one of these (disable, nodeName, namespaceName, affinities, multusName)' +
+      (user.physicalFunction === undefined
+        ? ''
+        : `; with matchMasterSubnet, a pool of the subnet that ${user.physicalFunction.name} of this node is in`),
   });
 }
 

@@ -7,7 +7,9 @@ import type { Labels } from '../core/labels.ts';
 import type { IpFamily } from '../core/ip.ts';
 import type { OwnerObject, PodOwner, StaticKinds } from '../ipam/pod-owner.ts';
 import type { IpamPod } from '../ipam/pod.ts';
+import type { PhysicalFunction } from '../ipam/pool-filter.ts';
 import type { DetectionOptions } from './ipam-detect.ts';
+import type { VirtualFunction } from './physical-function.ts';
 
 /** What the address plugin needs of its surroundings. src/cni/ipam-kube.ts fills it from informers and the API client. */
 
@@ -99,6 +101,8 @@ export interface IpamDeps {
   readonly autoPoolWaitMs?: number | undefined;
   /** Whether the link is asked about addresses before they are used; default: not. */
   readonly detection?: DetectionOptions | undefined;
+  /** For matchMasterSubnet; throws when there is none. */
+  readonly physicalFunctionOf: (vf: VirtualFunction) => PhysicalFunction;
   readonly observe?: IpamObserver | undefined;
   readonly clock: Clock;
   readonly log: Logger;

@@ -25,6 +25,7 @@ import { removeFinalized } from '../kube/removal.ts';
 import type { Informer } from '../kube/informer.ts';
 import type { IpFamily } from '../core/ip.ts';
 import type { OwnerObject, StaticKinds } from '../ipam/pod-owner.ts';
+import { physicalFunctionOf } from './physical-function.ts';
 import type { EndpointSource, IpamDeps, IpamObserver, KnownAttachment, LabelledObject } from './ipam-deps.ts';
 
 /** The address plugin's surroundings, from the API client and the agent's informers. */
@@ -81,6 +82,7 @@ export function createKubeIpamDeps(options: IpamKubeOptions): IpamDeps {
     },
     ...{ families: options.families, staticKinds: options.staticKinds, maxRecordsPerPool: options.maxRecordsPerPool },
     detection: options.detection,
+    physicalFunctionOf: (vf) => physicalFunctionOf(vf),
     ...{ autoPools: options.autoPools, autoPoolWaitMs: options.autoPoolWaitMs, observe: options.observe },
     readNamespace: (name, signal) => labelled(options.namespaces, client, namespaces, name, signal),
     readNode: (name, signal) => labelled(options.nodes, client, nodes, name, signal),

@@ -42,6 +42,7 @@ export interface AskOptions extends Partial<CniRequest> {
   readonly pools4?: readonly string[];
   readonly pools6?: readonly string[];
   readonly cleanGateway?: boolean;
+  readonly matchMasterSubnet?: boolean;
 }
 
 export interface TestAgent {
@@ -140,6 +141,7 @@ export class IpamTestApi {
       readNode: async () => ({ labels: {}, annotations: {} }),
       nodeName: options.node ?? 'node1',
       attachmentNamespace: 'kube-system',
+      physicalFunctionOf: () => ({ name: 'none', addresses: [] }),
       attachments: () => options.attachments ?? [],
       notReady: () => undefined,
       clock: systemClock,
@@ -200,12 +202,13 @@ function apiError(code: ErrorCode, object: string): SluiceError {
 }
 
 function requestOf(pod: IpamPod | undefined, command: CniCommand, name: string, more: AskOptions): CniRequest {
-  const { pools4, pools6, cleanGateway, ...rest } = more;
+  const { pools4, pools6, cleanGateway, matchMasterSubnet, ...rest } = more;
   const ipam = {
     type: 'spiderpool',
     default_ipv4_ippool: pools4,
     default_ipv6_ippool: pools6,
     ...(cleanGateway === undefined ? {} : { clean_gateway: cleanGateway }),
+    ...(matchMasterSubnet === undefined ? {} : { match_master_subnet: matchMasterSubnet }),
   };
   return {
     plugin: 'spiderpool',

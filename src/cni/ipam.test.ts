@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { PoolSpec } from '../api/spiderippool.ts';
+import { parseIp, type IpAddress } from '../core/ip.ts';
 import type { KnownAttachment } from './ipam-deps.ts';
+import { physicalFunctionOf } from './physical-function.ts';
 import { IpamTestApi } from './ipam-test-api.ts';
 
 const walkthrough: PoolSpec = {
@@ -15,6 +17,12 @@ function walkthroughApi(): IpamTestApi {
   const api = new IpamTestApi();
   api.addPool('ens192-v4', walkthrough);
   return api;
+}
+
+function ipv4(text: string): IpAddress {
+  const address = parseIp(text);
+  assert.ok(address);
+  return address;
 }
 
 const pools4 = ['ens192-v4'];
@@ -71,6 +79,42 @@ describe('spiderpool ADD', () => {
       assert.match(error.message, /add addresses to spec\.ips/);
       return true;
     });
+  });
+
+  it('takes, with matchMasterSubnet, the pool of the physical function, and none without one', async () => {
+    const api = new IpamTestApi();
+    for (const n of [1, 2]) api.addPool(`rail${n}`, { ipVersion: 4, subnet: `10.${n}.0.0/16`, ips: [`10.${n}.0.9`] });
+    api.addPod('a');
+    const ask = { pools4: ['rail*'], matchMasterSubnet: true, netns: '/run/netns/of-the-pod' };
+    const found = api.agent({
+      deps: {
+        physicalFunctionOf: ({ netns, ifName }) => {
+          assert.deepEqual([netns, ifName], ['/run/netns/of-the-pod', 'eth0']);
+          return { name: 'ens1f0', addresses: [ipv4('10.2.0.5')] };
+        },
+      },
+    });
+    assert.deepEqual((await found('ADD', 'a', ask))?.ips, [{ address: '10.2.0.9/16' }]);
+    assert.deepEqual(api.records('rail1'), {});
+
+    api.addPod('b');
+    const elsewhere = api.agent({
+      deps: { physicalFunctionOf: () => ({ name: 'ens1f1', addresses: [ipv4('10.3.0.5')] }) },
+    });
+    await assert.rejects(elsewhere('ADD', 'b', ask), (error: Error) => {
+      assert.match(error.message, /all IPv4 IPPools \[rail1 rail2\] of eth0 filtered out/);
+      assert.match(
+        error.message,
+        /subnet 10\.1\.0\.0\/16 of IPPool rail1 contains no address of ens1f1 \(10\.3\.0\.5\)/,
+      );
+      assert.match(error.message, /with matchMasterSubnet, a pool of the subnet that ens1f1 of this node is in/);
+      return true;
+    });
+    const without = api.agent({
+      deps: { physicalFunctionOf: (vf) => physicalFunctionOf({ ...vf, config: { ...vf.config, deviceID: 'eth0' } }) },
+    });
+    await assert.rejects(without('ADD', 'b', ask), /match_master_subnet.*device eth0 is no PCI device.*resourceName/s);
+    assert.deepEqual(api.records('rail2'), { '10.2.0.9': 'default/a eth0' });
   });
 
   it('believes "full" only of the pool as the API server has it', async () => {

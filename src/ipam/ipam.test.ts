@@ -239,6 +239,25 @@ describe('filter and order', () => {
     filterPools([pool({})], { ...user, attachment: () => assert.fail('asked') });
   });
 
+  it('with matchMasterSubnet, keeps the pools of the subnets that the physical function is in', () => {
+    const addresses = ['10.1.0.5', 'fd00:1::5'].flatMap((text) => parseIp(text) ?? []);
+    const matching: PoolUser = { ...user, physicalFunction: { name: 'ens1f0', addresses } };
+    const pools = [
+      pool({ subnet: '10.1.0.0/16' }, 'rail1'),
+      pool({ subnet: '10.2.0.0/16' }, 'rail2'),
+      pool({ subnet: '10.2.0.0/16', multusName: ['ipvlan-conf'] }, 'named'),
+    ];
+    const { pools: kept, reasons } = filterPools(pools, matching);
+    assert.deepEqual(kept, [pools[0]]);
+    const reason =
+      'matchMasterSubnet: the subnet 10.2.0.0/16 of IPPool rail2 contains no address of ens1f0 (10.1.0.5), the physical function of eth0';
+    assert.deepEqual(reasons, [reason, reason.replace('rail2', 'named')]);
+    const six = pool({ ipVersion: 6, subnet: 'fd00:2::/64' }, 'six');
+    assert.match(filterPools([six], { ...matching, family: 6 }).reasons.join(), /ens1f0 \(fd00:1::5\)/);
+    const bare = { name: 'ens1f0', addresses: [] };
+    assert.match(filterPools(pools, { ...user, physicalFunction: bare }).reasons.join(), /ens1f0 \(it has none\)/);
+  });
+
   it('tries the most specific first and keeps the order of the rest', () => {
     const pools = [
       pool({}, 'plain1'),

@@ -1,11 +1,17 @@
 import type { PoolSpec, SpiderIPPool } from '../api/spiderippool.ts';
-import type { IpFamily } from '../core/ip.ts';
+import { formatIp, parsePrefix, prefixContainsIp, type IpAddress, type IpFamily } from '../core/ip.ts';
 import { matchesSelector, type Labels } from '../core/labels.ts';
 import { poolFamily } from './pool-addresses.ts';
 import { hasApplicationAffinity, matchesApplication } from './auto-pool.ts';
 import type { PodOwner } from './pod-owner.ts';
 
 /** Which of the candidate pools this pod may use, and in which order they are tried. */
+
+/** The device that a virtual function (SR-IOV) belongs to, with its addresses on the node. */
+export interface PhysicalFunction {
+  readonly name: string;
+  readonly addresses: readonly IpAddress[];
+}
 
 export interface PoolUser {
   readonly family: IpFamily;
@@ -21,6 +27,8 @@ export interface PoolUser {
   readonly attachment: () => string | undefined;
   /** Of attachments that a pool names without a namespace. */
   readonly attachmentNamespace: string;
+  /** matchMasterSubnet: the subnet must contain an address of it. Absent: any subnet will do. */
+  readonly physicalFunction?: PhysicalFunction | undefined;
 }
 
 export interface FilteredPools {
@@ -54,7 +62,7 @@ export function unfitReason(pool: SpiderIPPool, user: PoolUser): string | undefi
     return `unmatched Namespace name of IPPool ${name}`;
   }
   if (!admitsPod(pool, user)) return `unmatched Pod selector of IPPool ${name}`;
-  return attachmentReason(pool, user);
+  return attachmentReason(pool, user) ?? subnetReason(pool, user);
 }
 
 /** podAffinity of a pool made for an application names that application, and no labels of pods. */
@@ -84,6 +92,19 @@ function attachmentReason(pool: SpiderIPPool, user: PoolUser): string | undefine
   return (
     `the spec.multusName [${wanted.join(' ')}] in the IPPool ${pool.metadata.name ?? ''} used by the Pod interface ` +
     `${user.interface} is not matched with the multusCR ${attachment ?? '(none)'} specified by the Pod`
+  );
+}
+
+/** Upstream leaves it out for pools with a multusName. */
+function subnetReason(pool: SpiderIPPool, user: PoolUser): string | undefined {
+  const { physicalFunction: pf } = user;
+  if (pf === undefined) return undefined;
+  const subnet = parsePrefix(pool.spec.subnet);
+  const ofFamily = pf.addresses.filter(({ family }) => family === user.family);
+  if (subnet !== undefined && ofFamily.some((address) => prefixContainsIp(subnet, address))) return undefined;
+  return (
+    `matchMasterSubnet: the subnet ${pool.spec.subnet} of IPPool ${pool.metadata.name ?? ''} contains no address of ${pf.name} ` +
+    `(${ofFamily.map(formatIp).join(', ') || 'it has none'}), the physical function of ${user.interface}`
   );
 }
 

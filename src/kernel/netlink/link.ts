@@ -14,6 +14,7 @@ const Ifla = {
   stats64: 23,
   netnsFd: 28,
   linkNetnsId: 37,
+  parentDeviceName: 56,
 } as const;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
@@ -55,6 +56,8 @@ export interface Link {
   readonly parentIfindex: number | undefined;
   /** Set when `parentIfindex` counts in another netns. */
   readonly parentNetnsId: number | undefined;
+  /** Name of the hardware's device on its bus, as in /sys/bus/pci/devices; not of virtual links, not before Linux 5.14. */
+  readonly parentDevice: string | undefined;
   /** Upper device: a bridge or bond (IFLA_MASTER). */
   readonly masterIfindex: number | undefined;
   readonly ipvlanMode: IpvlanMode | undefined;
@@ -198,6 +201,7 @@ export function decodeLink(message: NetlinkMessage): Link {
     txQueueLength: attributes.u32(Ifla.txQueueLength) ?? 0,
     parentIfindex: attributes.u32(Ifla.link),
     parentNetnsId: attributes.u32(Ifla.linkNetnsId),
+    parentDevice: attributes.string(Ifla.parentDeviceName),
     masterIfindex: attributes.u32(Ifla.master),
     ipvlanMode: kind === 'ipvlan' ? ipvlanModes[info?.nested(IFLA_INFO_DATA)?.u16(IFLA_IPVLAN_MODE) ?? -1] : undefined,
     vlanId: kind === 'vlan' ? info?.nested(IFLA_INFO_DATA)?.u16(IFLA_VLAN_ID) : undefined,
