@@ -26,9 +26,9 @@ describe('the physical function of a pod’s interface', () => {
     using rt = RtNetlink.open(node);
     rt.addLink({ kind: 'bridge', name: 'bond0' });
     const bond = rt.mustLink('bond0').ifindex;
-    rt.addLink({ kind: 'dummy', name: 'rail1' });
-    rt.addLink({ kind: 'dummy', name: 'rail1_0' });
-    rt.addLink({ kind: 'dummy', name: 'port1', masterIfindex: bond });
+    rt.addLink({ kind: 'bridge', name: 'rail1' });
+    rt.addLink({ kind: 'bridge', name: 'rail1_0' });
+    rt.addLink({ kind: 'veth', name: 'port1', masterIfindex: bond, peer: { name: 'port1-far' } });
     for (const [name, address] of [
       ['rail1', '10.1.0.5'],
       ['rail1_0', '10.9.0.5'],
@@ -93,7 +93,7 @@ describe('the physical function of a pod’s interface', () => {
         },
       );
     }
-    rt.addLink({ kind: 'dummy', name: 'eth0' });
+    rt.addLink({ kind: 'bridge', name: 'eth0' });
     assert.throws(() => find({}, pod), /the kernel names no device of it: it is a virtual interface/);
   });
 
