@@ -99,7 +99,7 @@ async function showWalkthrough({ flags, report, dir, sluice, stop }: Demo): Prom
     link: flags.link,
     exampleDir: join(packageRoot(), 'examples', 'walkthrough'),
     scratchDir: join(dir, 'walkthrough'),
-    fullSpeedFactor: emulated ? 10 : 50,
+    fullSpeedFactor: emulated ? 3 : 50,
   });
 }
 
