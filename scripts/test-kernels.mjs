@@ -1,4 +1,4 @@
-// Runs the kernel tests and the walkthrough on a lab under each of Debian's kernels, in the small VM.
+// Runs the kernel tests, the walkthrough and the bandwidth tests on ipvlan labs under each of Debian's kernels, in the small VM.
 //   node scripts/test-kernels.mjs [SERIES…]      default: 5.10 6.1 6.12 7.2
 //   SLUICE_KERNEL_TESTS=REGEXP                   only the test files whose path matches; no lab
 import { join, relative } from 'node:path';
@@ -9,15 +9,24 @@ const series = process.argv.length > 2 ? process.argv.slice(2) : ['5.10', '6.1',
 const only = process.env.SLUICE_KERNEL_TESTS;
 const fileTimeoutMs = 2_700_000;
 const timeoutS = 9000;
+const labMemoryMb = 4096;
+const bandwidthLab = join(root, 'test/bandwidth.e2e.test.ts');
 
-/** One boot for the kernel tests, one for the lab: `sluice lab demo` finds ipvlan in the guest's kernel and needs no VM of its own. */
+/** One boot for the kernel tests, two for labs, which find ipvlan in the guest's kernel and need no VM of their own. */
 async function runKernel(kernel, bundles, scratch) {
   console.log(`\n== kernel tests on ${kernel}`);
-  const tests = await runTestsInVm(kernel, bundles, { kernel, scratch, timeoutS, fileTimeoutMs });
+  const inVm = { kernel, scratch, timeoutS, fileTimeoutMs };
+  const tests = await runTestsInVm(kernel, bundles.kernel, inVm);
   if (only !== undefined) return { kernel, tests, lab: noCounts() };
   console.log(`\n== lab on ${kernel}`);
   const demo = [process.execPath, join(root, 'dist/sluice.mjs'), 'lab', 'demo', '--link', 'ipvlan'];
-  const lab = await runCommandInVm(`sluice lab demo on ${kernel}`, demo, { kernel, timeoutS: 1200, memoryMb: 4096 });
+  const lab = await runCommandInVm(`sluice lab demo on ${kernel}`, demo, {
+    kernel,
+    timeoutS: 1200,
+    memoryMb: labMemoryMb,
+  });
+  console.log(`\n== bandwidth in a lab on ${kernel}`);
+  addCounts(lab, await runTestsInVm(`${kernel} bandwidth`, bundles.lab, { ...inVm, memoryMb: labMemoryMb }));
   return { kernel, tests, lab };
 }
 
@@ -45,7 +54,8 @@ else {
   const scratch = vmScratch();
   try {
     const files = testFiles().kernel.filter((file) => new RegExp(only ?? '').test(relative(root, file)));
-    const bundles = await bundleForVm(files, scratch.dir);
+    const lab = await bundleForVm([bandwidthLab], scratch.dir);
+    const bundles = { kernel: await bundleForVm(files, scratch.dir), lab };
     for (const kernel of series) results.push(await runKernel(kernel, bundles, scratch.dir));
   } finally {
     scratch.remove();

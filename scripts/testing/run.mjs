@@ -96,10 +96,10 @@ export async function bundleForVm(files, outdir) {
 }
 
 /** `kernel`: a series or a package, as `sluice vm run --kernel` takes it; undefined: the default one. */
-export async function runTestsInVm(name, bundles, { kernel, scratch, timeoutS, fileTimeoutMs }) {
+export async function runTestsInVm(name, bundles, { kernel, scratch, timeoutS, fileTimeoutMs, memoryMb }) {
   const countsFile = join(scratch, `${name}.json`);
   const command = [process.execPath, ...testArgs(bundles, countsFile, 1, fileTimeoutMs)];
-  const counts = readCounts(countsFile, name, await runInVm(command, { kernel, shared: scratch, timeoutS }));
+  const counts = readCounts(countsFile, name, await runInVm(command, { kernel, shared: scratch, timeoutS, memoryMb }));
   for (const each of [...counts.skips, ...counts.failures]) each.file = sourceOf(each.file, scratch);
   return counts;
 }
