@@ -12,6 +12,7 @@ import type { Logger } from '../core/log.ts';
 import { routeTable } from '../kernel/netlink/route.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 import { Netns, netnsInode } from '../kernel/netns.ts';
+import { settleAddresses } from './address-settling.ts';
 import { announce } from './announcement.ts';
 import type { ClusterCoordinatorConfig } from './coordinator-cluster.ts';
 import { parseCoordinatorConfig, type CoordinatorConfig } from './coordinator-config.ts';
@@ -90,6 +91,7 @@ async function add(request: CniRequest, deps: CoordinatorDeps, signal: AbortSign
   const warnings = configurePod({ pod, ifName, role, door, connection, config });
   configureNode(host, door, connection, { mode: role.mode, table: config.hostRuleTable });
   if (role.mode === 'overlay') loosenBridge(hostNetns, host, door);
+  await settleAddresses({ netns: netnsPath, interfaceName: ifName }, connection.podIps, deps.log, signal);
   if (hasNewMac) announce(netnsPath, ifName, connection.podIps);
   const log = { containerId, interface: ifName, ...role, podIps: connection.podIps.map(formatIp) };
   deps.log.debug({ ...log, hostInterface: door.host.name }, 'pod connected to its node');

@@ -16,6 +16,7 @@ import { attachmentOf, interfaceIndex, isPodAlive, type IpamPod } from '../ipam/
 import type { AllocationKey } from '../ipam/pool-book.ts';
 import type { PoolUser } from '../ipam/pool-filter.ts';
 import { parseAnnotation, selectPools, type Selection } from '../ipam/pool-selection.ts';
+import { leaveOutDetection } from './address-settling.ts';
 import { allocateFamily, candidatePools, type PoolAllocation } from './ipam-allocate.ts';
 import { autoPoolSelection } from './ipam-auto-pool.ts';
 import type { Ownership } from './ipam-owner.ts';
@@ -117,6 +118,7 @@ async function allocateChecked(
     const [first] = conflicts;
     if (first === undefined) {
       await requireGateways(state, place, allocations, signal);
+      if (detection.conflicts && allocations.some(({ address }) => address.family === 6)) leaveOutDetection(place, log);
       return allocations;
     }
     for (const { message } of conflicts) {

@@ -5,6 +5,7 @@ import { ManualClock } from '../core/manual-clock.ts';
 import { address, TestPair, whyNoKernelTests } from '../datapath/test-bed.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
 import { PacketCapture } from '../kernel/packet-capture.ts';
+import { readSysctl } from '../kernel/sysctl.ts';
 import { IpamTestApi, type TestAgent } from './ipam-test-api.ts';
 import { ETH_P_ARP } from './link-frames.ts';
 
@@ -52,6 +53,8 @@ describe('ADD asks the link', { skip: whyNoKernelTests() ?? false }, () => {
 
     assert.deepEqual(await addresses('b'), ['10.0.0.22/24', 'fd00::22/64'], 'set aside, so not even asked');
     assert.equal(told.length, 2);
+    const key = `net/ipv6/conf/${pair.interfaceName}/accept_dad`;
+    assert.equal(readSysctl(pair.pod, key), '0', 'the kernel need not ask again');
 
     await clock.advance(600_001);
     await assert.rejects(addresses('c'), /all IP addresses used out/);

@@ -11,9 +11,10 @@ import {
   type PluginHandler,
 } from '../api/cni.ts';
 import { formatErrorChain } from '../core/error.ts';
-import { parseIp } from '../core/ip.ts';
+import { parseIp, type IpAddress } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { netnsInode } from '../kernel/netns.ts';
+import { settleAddresses } from './address-settling.ts';
 import { announce } from './announcement.ts';
 import { CniError } from './error.ts';
 import { versionAtLeast } from './version.ts';
@@ -86,15 +87,24 @@ async function add(request: CniRequest, deps: SluicePluginDeps, signal: AbortSig
     bandwidth: request.config.runtimeConfig?.bandwidth,
   };
   await deps.endpoints.create(spec, signal);
+  await settle(spec, deps.log, signal);
   announceAddresses(spec, deps.log);
   return previous;
+}
+
+/** After policy is in force, so that waiting opens nothing; before the addresses are announced, since they may turn out to be another's. Then policy stays until DEL. */
+async function settle({ netns, ifName, ips }: EndpointSpec, log: Logger, signal: AbortSignal): Promise<void> {
+  await settleAddresses({ netns, interfaceName: ifName }, parsed(ips), log, signal);
+}
+
+function parsed(ips: readonly string[]): IpAddress[] {
+  return ips.map(parseIp).filter((address) => address !== undefined);
 }
 
 /** Neighbours find out without it too, only later: no reason to fail. */
 function announceAddresses({ netns, ifName, ips, pod }: EndpointSpec, log: Logger): void {
   try {
-    const addresses = ips.map(parseIp).filter((address) => address !== undefined);
-    announce(netns, ifName, addresses);
+    announce(netns, ifName, parsed(ips));
   } catch (error) {
     log.warn({ pod: `${pod.namespace}/${pod.name}`, error: formatErrorChain(error) }, 'addresses were not announced');
   }

@@ -7,6 +7,8 @@ const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
 const IFA_F_NODAD = 0x02;
+const IFA_F_OPTIMISTIC = 0x04;
+const IFA_F_DADFAILED = 0x08;
 const IFA_F_TENTATIVE = 0x40;
 
 export interface InterfaceAddress {
@@ -17,6 +19,8 @@ export interface InterfaceAddress {
   readonly scope: number;
   /** IPv6 duplicate address detection still runs: the address cannot be used yet. */
   readonly tentative: boolean;
+  /** It ended: somebody else on the link has the address. */
+  readonly dadFailed: boolean;
 }
 
 export interface AddressSpec {
@@ -56,8 +60,11 @@ export function decodeAddress(message: NetlinkMessage): InterfaceAddress | undef
   const attributes = reader.attributes();
   const bytes = attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS);
   if (bytes === undefined || (bytes.length !== 4 && bytes.length !== 16)) return undefined;
-  const tentative = ((attributes.u32(IFA_FLAGS) ?? 0) & IFA_F_TENTATIVE) !== 0;
-  return { ifindex, address: ipFromBytes(bytes), prefixLen, scope, tentative };
+  const flags = attributes.u32(IFA_FLAGS) ?? 0;
+  // An optimistic one (RFC 4429) is in use while it is asked about.
+  const tentative = (flags & (IFA_F_TENTATIVE | IFA_F_OPTIMISTIC)) === IFA_F_TENTATIVE;
+  const dadFailed = (flags & IFA_F_DADFAILED) !== 0;
+  return { ifindex, address: ipFromBytes(bytes), prefixLen, scope, tentative, dadFailed };
 }
 
 export function describeAddress(spec: AddressSpec): string {
