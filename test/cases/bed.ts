@@ -231,23 +231,7 @@ export class CaseSpace {
       },
       patience,
     );
-    await waitFor(
-      `the IPv6 addresses of ${namespace}/${name}`,
-      () => this.#hasUsableAddresses(name, namespace),
-      patience,
-    );
     return pod ?? assert.fail();
-  }
-
-  /**
-   * After duplicate address detection: Debian's plugins wait for it only where there is a gateway, and what a pod sends
-   * meanwhile has another source, or none.
-   */
-  async #hasUsableAddresses(name: string, namespace: string): Promise<boolean> {
-    const command = ['ip', '-6', '-o', 'addr', 'show', 'tentative'];
-    // A pod of several containers is asked for one by name; one that has ended is not asked.
-    const answer = await this.bed.cluster.exec({ namespace, name }, command, 60_000).catch(() => undefined);
-    return answer === undefined || answer.stdout === '';
   }
 
   /** Until `count` pods with the label app=`app` are ready. */
