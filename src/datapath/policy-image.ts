@@ -75,10 +75,15 @@ export function splitByIdentity(
   image: PolicyImage,
   identities: ReadonlySet<number>,
 ): { readonly of: PolicyImage; readonly others: PolicyImage } {
+  if (identities.size === 0) return { of: emptyImage, others: image };
   const view = viewOf(image.keys);
   const positions: number[] = [];
-  for (let i = 0, at = policyKey.fields.identity[2]; at < image.keys.length; i++, at += policyKey.size)
-    if (identities.has(view.getUint32(at, true))) positions.push(i);
+  // New identities are above all that it knows.
+  const [low, high] = [Math.min(...identities), Math.max(...identities)];
+  for (let i = 0, at = policyKey.fields.identity[2]; at < image.keys.length; i++, at += policyKey.size) {
+    const identity = view.getUint32(at, true);
+    if (identity >= low && identity <= high && identities.has(identity)) positions.push(i);
+  }
   // Mostly it has none of them.
   if (positions.length === 0) return { of: emptyImage, others: image };
   const taken = new Set(positions);

@@ -225,9 +225,27 @@ export function distinctEntries(entries: readonly PolicyEntry[]): PolicyEntry[] 
   return distinct;
 }
 
-/** Both are sorted: the sort finds two runs and merges them. */
+/** Both are sorted. Few are put in their places; of many the sort finds two runs and merges them. */
 export function mergeEntries(a: readonly PolicyEntry[], b: readonly PolicyEntry[]): readonly PolicyEntry[] {
-  return b.length === 0 ? a : a.concat(b).sort(compareEntries);
+  if (b.length === 0) return a;
+  if (b.length > fewEntries) return a.concat(b).sort(compareEntries);
+  const merged = a.slice();
+  for (const entry of b) merged.splice(placeOf(entry, merged), 0, entry);
+  return merged;
+}
+
+const fewEntries = 8;
+
+/** Behind all that are not greater. */
+function placeOf(entry: PolicyEntry, sorted: readonly PolicyEntry[]): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const other = sorted[middle];
+    if (other !== undefined && compareEntries(other, entry) <= 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** The order of an EndpointPolicy's entries. */

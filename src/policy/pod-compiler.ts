@@ -22,7 +22,7 @@ import type { IdentityId, NamedPort } from './identity.ts';
 import type { PeerNode, PolicyNode, RuleNode } from './node.ts';
 import type { PolicyIndex } from './policy-index.ts';
 import type { RuleIds } from './rule-id.ts';
-import type { Identities, IdentityView } from './select.ts';
+import type { Identities, IdentityView, KeptAnswer } from './select.ts';
 
 export class PodPolicyCompiler {
   readonly #known = new WeakMap<Pod, { last: Compiled }>();
@@ -42,7 +42,8 @@ export class PodPolicyCompiler {
     const endpoint = known?.endpoint ?? endpointOfPod(pod);
     const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, index);
     const compiled = this.#compile(endpoint, applied, view, known?.view === view ? known : undefined);
-    const last = { ...compiled, endpoint, policies, applied, view, revision: view.revision };
+    const answers = [...compiled.rules.values()].flatMap((rule) => rule.answers);
+    const last = { ...compiled, answers, endpoint, policies, applied, view, revision: view.revision };
     // A new value of a weak map costs every garbage collection that follows.
     if (memory === undefined) this.#known.set(pod, { last });
     else memory.last = last;
@@ -65,7 +66,7 @@ export class PodPolicyCompiler {
     for (const policy of applied) {
       for (const rule of policy.rules) {
         const known = before?.rules.get(rule);
-        const changed = known === undefined ? [] : changedAnswers(known, view);
+        const changed = known === undefined ? nobody : changedAnswers(known, view);
         for (const id of changed) outdated.add(id);
         const recorded =
           known === undefined || (changed.length > 0 && concernsAllPeers(rule))
@@ -79,16 +80,16 @@ export class PodPolicyCompiler {
     return { rules, hosts, result: assemble(applied, [...rules.values()], hosts, this.#enforcement, earlier) };
   }
 
-  #record(policy: PolicyNode, rule: RuleNode, endpoint: PolicyEndpoint, identities: Identities): RecordedRule {
-    const recorder = new Recorder(identities);
+  #record(policy: PolicyNode, rule: RuleNode, endpoint: PolicyEndpoint, view: IdentityView): RecordedRule {
+    const recorder = new Recorder(view);
     return { ...compileRule(policy, rule, this.#ruleIds, endpoint, recorder), answers: recorder.answers };
   }
 
   /** With the entries of the identities in `changed` compiled anew. */
   #renew(known: RecordedRule, changed: readonly IdentityId[], place: RulePlace): RecordedRule {
     const { policy, rule, endpoint, view } = place;
-    if (isAnswered(known, view)) return known;
-    const answers = known.answers.map(({ ask }) => ({ ask, told: ask(view) }));
+    if (isAnswered(known.answers)) return known;
+    const answers = known.answers.map(({ ask }) => answerOf(ask, view));
     if (changed.length === 0) return { ...known, answers };
     const outdated = new Set(changed);
     const { entries } = compileRule(policy, rule, this.#ruleIds, endpoint, new Among(view, outdated));
@@ -107,6 +108,8 @@ interface Compiled {
   revision: number;
   readonly hosts: readonly IdentityId[];
   readonly rules: ReadonlyMap<RuleNode, RecordedRule>;
+  /** Of all rules. */
+  readonly answers: readonly Answer[];
   readonly result: EndpointPolicy;
 }
 
@@ -123,27 +126,38 @@ interface RecordedRule extends CompiledRule {
 
 /** A question that the compiler asked, and what it was told. */
 interface Answer {
-  readonly ask: (identities: Identities) => readonly IdentityId[];
+  readonly ask: (view: IdentityView) => KeptAnswer;
+  readonly kept: KeptAnswer;
   readonly told: readonly IdentityId[];
+}
+
+function answerOf(ask: Answer['ask'], view: IdentityView): Answer {
+  const kept = ask(view);
+  return { ask, kept, told: kept.ids };
 }
 
 function isCurrent(known: Compiled, view: IdentityView): boolean {
   if (known.view !== view) return false;
   if (known.revision === view.revision) return true;
   if (known.hosts !== view.hosts) return false;
-  for (const rule of known.rules.values()) if (!isAnswered(rule, view)) return false;
+  if (!isAnswered(known.answers)) return false;
   known.revision = view.revision;
   return true;
 }
 
-function isAnswered({ answers }: RecordedRule, view: IdentityView): boolean {
-  return answers.every(({ ask, told }) => ask(view) === told);
+/** Asked of every endpoint after every change of identities, so without a look-up. */
+function isAnswered(answers: readonly Answer[]): boolean {
+  for (const { kept, told } of answers) if (kept.ids !== told) return false;
+  return true;
 }
 
 /** The identities that are in one of the answers of then and now and not in the other. */
-function changedAnswers({ answers }: RecordedRule, view: IdentityView): IdentityId[] {
-  return answers.flatMap(({ ask, told }) => differences(told, ask(view)));
+function changedAnswers({ answers }: RecordedRule, view: IdentityView): readonly IdentityId[] {
+  if (isAnswered(answers)) return nobody;
+  return answers.flatMap(({ ask, told }) => differences(told, ask(view).ids));
 }
+
+const nobody: readonly IdentityId[] = [];
 
 /** Both ascend. */
 function differences(a: readonly IdentityId[], b: readonly IdentityId[]): IdentityId[] {
@@ -208,31 +222,32 @@ function includesSorted(list: readonly IdentityId[], id: IdentityId): boolean {
 /** Passes questions on and keeps the answers. Named ports need not be kept: a number never changes its meaning. */
 class Recorder implements Identities {
   readonly answers: Answer[] = [];
-  readonly #identities: Identities;
+  readonly #view: IdentityView;
 
-  constructor(identities: Identities) {
-    this.#identities = identities;
+  constructor(view: IdentityView) {
+    this.#view = view;
   }
 
+  /** What is said of them does not come from rules; whether they are the same is compared apart. */
   get hosts(): readonly IdentityId[] {
-    return this.#record((identities) => identities.hosts);
+    return this.#view.hosts;
   }
 
   get pods(): readonly IdentityId[] {
-    return this.#record((identities) => identities.pods);
+    return this.#record((view) => view.allPods);
   }
 
   select(peer: PeerNode): readonly IdentityId[] {
-    return this.#record((identities) => identities.select(peer));
+    return this.#record((view) => view.selection(peer));
   }
 
   namedPorts(id: IdentityId): readonly NamedPort[] {
-    return this.#identities.namedPorts(id);
+    return this.#view.namedPorts(id);
   }
 
   #record(ask: Answer['ask']): readonly IdentityId[] {
-    const told = ask(this.#identities);
-    this.answers.push({ ask, told });
-    return told;
+    const answer = answerOf(ask, this.#view);
+    this.answers.push(answer);
+    return answer.told;
   }
 }

@@ -17,11 +17,42 @@ export interface Identities {
 
 type Identity = readonly [IdentityId, IdentityDescriptor];
 
-interface Selection {
+/** An answer that is kept: whoever compares its list with the one that it was told need not ask again. */
+export interface KeptAnswer {
+  /** The same array until they change. */
+  readonly ids: readonly IdentityId[];
+}
+
+class Selection implements KeptAnswer {
   readonly peer: PeerNode;
   readonly selects: (descriptor: IdentityDescriptor) => boolean;
-  ids: readonly IdentityId[];
-  asked: boolean;
+  /** Since the last sweep. */
+  asked = false;
+  #ids: readonly IdentityId[];
+
+  constructor(peer: PeerNode, selects: Selection['selects'], ids: readonly IdentityId[]) {
+    this.peer = peer;
+    this.selects = selects;
+    this.#ids = ids;
+  }
+
+  get ids(): readonly IdentityId[] {
+    this.asked = true;
+    return this.#ids;
+  }
+
+  add(id: IdentityId): void {
+    this.#ids = withId(this.#ids, id);
+  }
+
+  remove(id: IdentityId): void {
+    this.#ids = withoutId(this.#ids, id);
+  }
+
+  /** Not kept up to date any more: whoever still holds it finds another array, and asks anew. */
+  drop(): void {
+    this.#ids = [];
+  }
 }
 
 /** Selections are looked through for those that nobody asks for any more when this many have been added. */
@@ -38,10 +69,18 @@ export class IdentityView implements Identities {
   #hosts: readonly IdentityId[] = [];
   /** Made when asked for. */
   #pods: readonly IdentityId[] | undefined;
+  /** What `pods` answers. */
+  readonly allPods: KeptAnswer;
   #revision = 0;
   #sweepAt = selectionsBetweenSweeps;
 
   constructor(identities: Iterable<Identity> = []) {
+    const podsNow = (): readonly IdentityId[] => this.pods;
+    this.allPods = {
+      get ids() {
+        return podsNow();
+      },
+    };
     for (const [id, descriptor] of [...identities].sort(([a], [b]) => a - b)) this.add(id, descriptor);
   }
 
@@ -69,7 +108,7 @@ export class IdentityView implements Identities {
     if (kind === 'pod') this.#pods = undefined;
     if (kind === 'pod' && namespace !== undefined) addTo(this.#byNamespace, namespace, id, descriptor);
     for (const prefix of prefixes) addTo(this.#byPrefix, prefix, id, descriptor);
-    for (const selection of this.#selectionsOf(descriptor)) selection.ids = withId(selection.ids, id);
+    for (const selection of this.#selectionsOf(descriptor)) selection.add(id);
   }
 
   /** Numbers that are not in the view are ignored. */
@@ -83,22 +122,24 @@ export class IdentityView implements Identities {
     if (kind === 'pod') this.#pods = undefined;
     if (kind === 'pod' && namespace !== undefined) removeFrom(this.#byNamespace, namespace, id);
     for (const prefix of prefixes) removeFrom(this.#byPrefix, prefix, id);
-    for (const selection of this.#selectionsOf(descriptor)) selection.ids = withoutId(selection.ids, id);
+    for (const selection of this.#selectionsOf(descriptor)) selection.remove(id);
   }
 
   select(peer: PeerNode): readonly IdentityId[] {
+    return this.selection(peer).ids;
+  }
+
+  /** What `select` answers, now and after each change, until `ids` has not been read for long. */
+  selection(peer: PeerNode): KeptAnswer {
     const known = this.#selected.get(peer.key);
-    if (known !== undefined) {
-      known.asked = true;
-      return known.ids;
-    }
+    if (known !== undefined) return known;
     if (this.#selected.size >= this.#sweepAt) this.#sweep();
     const selects = selectorOf(peer);
-    const selection = { peer, selects, ids: this.#compute(peer, selects), asked: true };
+    const selection = new Selection(peer, selects, this.#compute(peer, selects));
     this.#selected.set(peer.key, selection);
     const scope = scopeOf(peer);
     this.#byScope.set(scope, (this.#byScope.get(scope) ?? new Set()).add(selection));
-    return selection.ids;
+    return selection;
   }
 
   has(id: IdentityId): boolean {
@@ -142,6 +183,7 @@ export class IdentityView implements Identities {
       }
       const scope = scopeOf(selection.peer);
       this.#selected.delete(key);
+      selection.drop();
       this.#byScope.get(scope)?.delete(selection);
       if (this.#byScope.get(scope)?.size === 0) this.#byScope.delete(scope);
     }
