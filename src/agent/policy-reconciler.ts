@@ -34,10 +34,11 @@ import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
 import { sameItems } from '../core/same-items.ts';
-import { mergeEntries, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
+import type { EndpointPolicy, PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { IpcacheTable } from '../policy/ipcache-table.ts';
+import type { PolicyNode } from '../policy/node.ts';
 import { PodPolicyCompiler } from '../policy/pod-compiler.ts';
 import type { PolicyIndex } from '../policy/policy-index.ts';
 import { RuleIds } from '../policy/rule-id.ts';
@@ -45,7 +46,7 @@ import { IdentityView } from '../policy/select.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
 import { IdentityAssignment, type IpcacheChange } from './identity-assignment.ts';
 import { agentLimits } from './limits.ts';
-import { isWithin, missingEntries, samePolicy, type ProgrammedPolicy } from './programmed-policy.ts';
+import { isWithin, missingEntries, samePolicy, widened, type ProgrammedPolicy } from './programmed-policy.ts';
 
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
@@ -104,6 +105,8 @@ export class PolicyReconciler {
   readonly #policies = new Map<number, Written>();
   readonly #failures = new Map<number, unknown>();
   readonly #wantedLast = new Map<number, Wanted>();
+  /** Namespace → its policies that were written last. */
+  readonly #policiesFor = new Map<string, readonly PolicyNode[]>();
   /** As the API had it last. */
   readonly #pods = new Map<number, Pod>();
   /** Diagnostic → when it was told. */
@@ -236,11 +239,24 @@ export class PolicyReconciler {
       this.#widenPolicies(local, created);
       this.#deps.maps.updateIpcache(change);
     });
-    for (const [record, pod] of local) {
+    for (const [record, pod] of this.#changedFirst(local)) {
       const policy = this.#wanted(record, pod);
       for (const diagnostic of policy.diagnostics) this.#tell(diagnostic);
       this.#write(record.endpointId, policy);
     }
+    this.#policiesFor.clear();
+    for (const [{ pod }] of local) this.#policiesFor.set(pod.namespace, this.#policiesIn(pod.namespace));
+  }
+
+  /** Where policies have changed somebody waits for it; elsewhere only identities have come and gone. */
+  #changedFirst(local: readonly LocalPod[]): LocalPod[] {
+    const isChanged = ([{ pod }]: LocalPod): boolean =>
+      this.#policiesFor.get(pod.namespace) !== this.#policiesIn(pod.namespace);
+    return [...local.filter(isChanged), ...local.filter((one) => !isChanged(one))];
+  }
+
+  #policiesIn(namespace: string): readonly PolicyNode[] {
+    return this.#deps.cluster.policyIndex.inNamespace(namespace);
   }
 
   /** Addresses cannot be told apart as the policies need it: what they isolate is closed until they can. */
@@ -289,11 +305,12 @@ export class PolicyReconciler {
       const { endpointId } = record;
       const current = this.#policies.get(endpointId);
       if (current === undefined) continue; // drops everything until step 3
-      const extra = missingEntries(current, this.#wanted(record, pod), created);
+      const wanted = this.#wanted(record, pod);
+      const extra = missingEntries(current, wanted, created);
       if (extra.length === 0) continue;
       this.#attempt(endpointId, () => {
         this.#deps.maps.amendPolicy(endpointId, { add: extra, forget: new Set() });
-        return { ...current, entries: mergeEntries(current.entries, extra) };
+        return { ...current, entries: widened(current.entries, extra, wanted.entries) };
       });
     }
   }

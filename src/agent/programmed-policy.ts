@@ -1,5 +1,11 @@
 /** What an endpoint's policy is in the kernel, and how two of them differ. Entries are sorted (compareEntries). */
-import { compareEntries, distinctEntries, type EndpointPolicy, type PolicyEntry } from '../policy/compile.ts';
+import {
+  compareEntries,
+  distinctEntries,
+  mergeEntries,
+  type EndpointPolicy,
+  type PolicyEntry,
+} from '../policy/compile.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import { everyPort } from '../policy/port.ts';
 import { noRule } from '../policy/rule-id.ts';
@@ -32,6 +38,25 @@ export function missingEntries(
     .filter((direction) => !passes(current, direction) && passes(wanted, direction))
     .map((direction) => ({ direction, ...everything }));
   return distinctEntries([...missing, ...opened.filter((entry) => !isKnown(entry))]);
+}
+
+/**
+ * `entries` with `extra`. Mostly that is what is wanted, and then the wanted array: another one for each endpoint would be kept until
+ * the policies are written, and be old to the garbage collector by then.
+ */
+export function widened(
+  entries: readonly PolicyEntry[],
+  extra: readonly PolicyEntry[],
+  wanted: readonly PolicyEntry[],
+): readonly PolicyEntry[] {
+  if (wanted.length !== entries.length + extra.length) return mergeEntries(entries, extra);
+  let next = 0;
+  for (const [i, entry] of wanted.entries()) {
+    if (sameEntry(entry, entries[i - next])) continue;
+    if (!sameEntry(entry, extra[next])) return mergeEntries(entries, extra);
+    next++;
+  }
+  return wanted;
 }
 
 /** Whether everything passes, allowed or only reported. */
