@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import { parseIp, type IpAddress } from '../core/ip.ts';
 import { address, TestPair, whyNoKernelTests } from '../datapath/test-bed.ts';
 import { RtNetlink } from '../kernel/netlink/rtnetlink.ts';
+import { PacketCapture } from '../kernel/packet-capture.ts';
 import { findGateway, findOwner } from './detection.ts';
 
 const ip = (text: string): IpAddress => parseIp(text) ?? assert.fail(text);
@@ -47,5 +50,35 @@ describe('detection on the link', { skip: whyNoKernelTests() ?? false }, () => {
 
   it('stops when it is told to', async () => {
     await assert.rejects(findOwner(place(), ip('10.77.99.99'), AbortSignal.abort(new Error('enough'))), /enough/);
+  });
+
+  it('listens to the end and finds owner and gateway while signals interrupt its calls', async () => {
+    let signals = 0;
+    const count = (): void => void signals++;
+    process.on('SIGWINCH', count);
+    // A shell of its own: this thread waits in the kernel meanwhile. It ends with this process, or when it is killed.
+    const shell = spawn('sh', ['-c', 'while kill -WINCH $PPID; do sleep 0.01; done'], { stdio: 'ignore' });
+    try {
+      await once(process, 'SIGWINCH');
+      const quiet = new TestPair('veth');
+      try {
+        using capture = PacketCapture.open(quiet.pod, 'lo');
+        const startMs = performance.now();
+        assert.deepEqual(capture.drain(1_000), []);
+        const waitedMs = performance.now() - startMs;
+        assert.ok(waitedMs >= 990, `a signal ended the wait after ${waitedMs} ms`);
+      } finally {
+        quiet[Symbol.dispose]();
+      }
+      assert.equal(await findOwner(place(), ip(address.peer4), signal), peerMac);
+      assert.equal(await findOwner(place(), ip('10.77.99.99'), signal), undefined);
+      assert.equal(await findGateway(place(), ip(address.pod6), ip(address.peer6), signal), peerMac);
+      assert.ok(signals > 3, `${signals} signals`);
+    } finally {
+      const ended = once(shell, 'exit');
+      shell.kill('SIGKILL');
+      await ended;
+      process.off('SIGWINCH', count);
+    }
   });
 });

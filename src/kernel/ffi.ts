@@ -130,7 +130,10 @@ export function getsockopt(fd: number, level: number, name: number, value: Uint8
 }
 
 export function send(fd: number, bytes: Uint8Array, flags: number): number {
-  return foreign.send(fd, bytes, bytes.byteLength, flags);
+  for (;;) {
+    const sent = foreign.send(fd, bytes, bytes.byteLength, flags);
+    if (sent !== -EINTR) return sent;
+  }
 }
 
 export function recv(fd: number, bytes: Uint8Array, flags: number): number {
@@ -138,14 +141,25 @@ export function recv(fd: number, bytes: Uint8Array, flags: number): number {
 }
 
 const POLLIN = 1;
+const EINTR = 4;
 
-/** poll(2) on one descriptor; returns its `revents` (0 on timeout) or -errno. */
+/**
+ * poll(2) on one descriptor; returns its `revents` (0 on timeout) or -errno. A signal does not end the wait: the kernel never
+ * restarts poll after a handler ran (signal(7)), so this does, with the time that is left.
+ */
 export function pollOne(fd: number, events: number, timeoutMs: number): number {
   const pollfd = new DataView(new ArrayBuffer(8));
   pollfd.setInt32(0, fd, true);
   pollfd.setInt16(4, events, true);
-  const rc = foreign.poll(new Uint8Array(pollfd.buffer), 1, timeoutMs);
-  return rc <= 0 ? rc : pollfd.getInt16(6, true);
+  const endMs = performance.now() + timeoutMs;
+  for (
+    let leftMs = timeoutMs;
+    ;
+    leftMs = timeoutMs < 0 ? timeoutMs : Math.max(0, Math.ceil(endMs - performance.now()))
+  ) {
+    const rc = foreign.poll(new Uint8Array(pollfd.buffer), 1, leftMs);
+    if (rc !== -EINTR) return rc <= 0 ? rc : pollfd.getInt16(6, true);
+  }
 }
 
 /**
