@@ -52,7 +52,8 @@ export async function settleAddresses(
 }
 
 /**
- * To be called before the address is set, and only by who has asked the link about it. The main plugin then does not wait either.
+ * Only for who asks the link itself before the address is set, and before that sets the interface up: its link-local address would
+ * be asked about from then on, and the main plugin waits for that too.
  * The interface alone: `all` is 0 unless somebody wants detection everywhere (Linux 4.15), and then it stays.
  */
 export function leaveOutDetection({ netns, interfaceName }: SettlingPlace, log: Logger): void {

@@ -114,11 +114,11 @@ async function allocateChecked(
     const allocations = await allocateAll(state, key, families, signal);
     if (detection === undefined || request.netns === undefined) return allocations;
     const place = { netns: request.netns, interfaceName: request.ifName };
+    if (detection.conflicts && allocations.some(({ address }) => address.family === 6)) leaveOutDetection(place, log);
     const conflicts = await findConflicts(state, place, allocations, signal);
     const [first] = conflicts;
     if (first === undefined) {
       await requireGateways(state, place, allocations, signal);
-      if (detection.conflicts && allocations.some(({ address }) => address.family === 6)) leaveOutDetection(place, log);
       return allocations;
     }
     for (const { message } of conflicts) {
