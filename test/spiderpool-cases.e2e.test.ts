@@ -10,6 +10,7 @@ import { bedUp, type Bed } from './cases/bed.ts';
 import { ippoolCases } from './cases/ippool.ts';
 import { multusCases } from './cases/multus.ts';
 import { refusedMultusCases } from './cases/multus-refused.ts';
+import { nodePortCases } from './cases/node-port.ts';
 import { outageCases } from './cases/outages.ts';
 import { overlayCases } from './cases/overlay.ts';
 import { reclaimCases } from './cases/reclaim.ts';
@@ -37,6 +38,7 @@ describe('Spiderpool’s cases', () => {
     multusCases(theBed);
     refusedMultusCases(theBed);
     overlayCases(theBed);
+    nodePortCases(theBed);
     selectionCases(theBed);
     reclaimCases(theBed);
     subnetCases(theBed);

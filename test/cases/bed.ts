@@ -67,9 +67,14 @@ function bedIn(dir: string, kubeconfig: string, down: () => Promise<void>): Bed 
   return { dir, kubeconfig, kube, cluster: apiCluster(kubeconfig), down: close };
 }
 
+/** A node's, or any other's that goes with the lab. */
+export function netnsOf(bed: Bed, name: string): string {
+  return nodePaths(layoutOf(bed), name).netns;
+}
+
 /** What the command prints in the node's network namespace. */
 export function onNode(bed: Bed, node: string, ...command: readonly string[]): Promise<string> {
-  return printed('nsenter', [`--net=${nodePaths(layoutOf(bed), node).netns}`, ...command]);
+  return printed('nsenter', [`--net=${netnsOf(bed, node)}`, ...command]);
 }
 
 /** The underlay's switch is its gateway too. */
