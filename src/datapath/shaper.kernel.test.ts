@@ -17,6 +17,8 @@ const limitBps = process.env['SLUICE_VM'] === '1' ? 40_000_000 : 100_000_000;
 /** Of the limit: payload in frames, as TCP with timestamps fills them, and what a run of three seconds may differ. */
 const tcpShare = 0.95;
 const tolerance = 0.025;
+/** Below the limit: where the CPU is emulated and shared it is the bound, by little. */
+const shortfall = process.env['SLUICE_VM'] === '1' ? 0.1 : tolerance;
 const interfaceName = 'eth0';
 
 /** TCP payload in Mbit/s as the receiver counts it; `up` is from the pod. */
@@ -46,6 +48,35 @@ async function goodputMbps(pair: TestPair, direction: 'up' | 'down', seconds = 3
   }
 }
 
+interface Loss {
+  readonly lost_packets: number;
+  readonly packets: number;
+}
+
+/** What UDP of 5 Mbit/s loses in each direction in three seconds, while `change` runs. */
+async function lossOf(pair: TestPair, change: () => Promise<void>): Promise<readonly [Loss, Loss]> {
+  const port = String(randomInt(20_000, 60_000));
+  const server = spawn('nsenter', [`--net=${pair.peer}`, 'iperf3', '-s', '-1', '-p', port, '--forceflush'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    await once(server.stdout, 'data');
+    const flow = ['-J', '-u', '-b', '5M', '-l', '1000', '-t', '3', '-p', port, '-c', address.peer4, '--bidir'];
+    const client = spawn('nsenter', [`--net=${pair.pod}`, 'iperf3', ...flow], { stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    client.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    const ended = once(client, 'close');
+    await once(client, 'spawn');
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    await change();
+    await ended;
+    const { end } = JSON.parse(output) as { end: { sum: Loss; sum_bidir_reverse: Loss } };
+    return [end.sum, end.sum_bidir_reverse];
+  } finally {
+    server.kill('SIGKILL');
+  }
+}
+
 /**
  * Never above the limit; up to it in one of three runs, because on a busy machine (above all an emulated one) it may be
  * the CPU that limits.
@@ -57,7 +88,7 @@ async function carries(pair: TestPair, direction: 'up' | 'down', bps: number): P
     const mbps = await goodputMbps(pair, direction);
     seen.push(mbps);
     assert.ok(mbps <= wanted * (1 + tolerance), `${direction}: ${mbps.toFixed(1)} Mbit/s, more than ${wanted}`);
-    if (mbps >= wanted * (1 - tolerance)) return;
+    if (mbps >= wanted * (1 - shortfall)) return;
   }
   assert.fail(`${direction}: ${seen.map((mbps) => mbps.toFixed(1)).join(', ')} Mbit/s, wanted ${wanted}`);
 }
@@ -193,52 +224,24 @@ describe('bandwidth limits', { skip: whyNoKernelTests() ?? false }, () => {
     using pair = new TestPair('veth');
     const target = { netns: pair.pod, interfaceName };
     const set = (bps?: number): void => void applyBandwidth({ ...target, egressBps: bps, ingressBps: bps });
-    set(limitBps);
-    const server = spawn('nsenter', [`--net=${pair.peer}`, 'iperf3', '-s', '-1', '-p', '5201', '--forceflush'], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    await once(server.stdout, 'data');
-    const args = [
-      'iperf3',
-      '-J',
-      '-u',
-      '-b',
-      '5M',
-      '-l',
-      '1000',
-      '-t',
-      '3',
-      '-p',
-      '5201',
-      '-c',
-      address.peer4,
-      '--bidir',
-    ];
-    const client = spawn('nsenter', [`--net=${pair.pod}`, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
-    let output = '';
-    client.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    const ended = once(client, 'close');
-    await once(client, 'spawn');
-    await new Promise((resolve) => setTimeout(resolve, 800));
-    for (const mbps of [20, 100, 1000, 30, 100]) {
-      set(mbps * 1e6);
-      await new Promise((resolve) => setTimeout(resolve, 250));
-    }
-    const { egress, ingress } = readBandwidth(target);
-    assert.deepEqual([egress?.statistics.drops, ingress?.statistics.drops], [0, 0]);
-    set();
-    await ended;
-    server.kill('SIGKILL');
-    interface Sum {
-      readonly lost_packets: number;
-      readonly packets: number;
-    }
-    const { end } = JSON.parse(output) as { end: { sum_received?: Sum; sum: Sum; sum_bidir_reverse: Sum } };
-    for (const sum of [end.sum, end.sum_bidir_reverse]) {
-      assert.ok(sum.packets > 1000, `${sum.packets} packets`);
+    const seen: string[] = [];
+    // A busy machine loses some of its own accord, at the sockets: what a change loses would be missing each time.
+    for (let run = 0; run < 3; run++) {
+      set(limitBps);
+      const sums = await lossOf(pair, async () => {
+        for (const mbps of [20, 100, 1000, 30, 100]) {
+          set(mbps * 1e6);
+          await new Promise((resolve) => setTimeout(resolve, 250));
+        }
+        const { egress, ingress } = readBandwidth(target);
+        assert.deepEqual([egress?.statistics.drops, ingress?.statistics.drops], [0, 0]);
+        set();
+      });
+      seen.push(sums.map((sum) => `${sum.lost_packets} of ${sum.packets}`).join(' and '));
       // None that waits. The kernel drops what comes while it exchanges a root qdisc (dev_deactivate): microseconds, emulated more.
-      assert.ok(sum.lost_packets <= 10, `${sum.lost_packets} of ${sum.packets} lost`);
+      if (sums.every(({ packets, lost_packets }) => packets > 1000 && lost_packets <= 10)) return;
     }
+    assert.fail(`up and down lost ${seen.join('; ')}`);
   });
 
   it('knows when a part of it is gone, and puts it back', (context) => {
