@@ -17,6 +17,7 @@ import { reclaimCases } from './cases/reclaim.ts';
 import { reservedCases } from './cases/reserved.ts';
 import { selectionCases } from './cases/selection.ts';
 import { subnetCases } from './cases/subnet.ts';
+import { underlayCases } from './cases/underlay.ts';
 
 describe('Spiderpool’s cases', () => {
   let bed: Bed | undefined;
@@ -37,6 +38,7 @@ describe('Spiderpool’s cases', () => {
     reservedCases(theBed);
     multusCases(theBed);
     refusedMultusCases(theBed);
+    underlayCases(theBed);
     overlayCases(theBed);
     nodePortCases(theBed);
     selectionCases(theBed);

@@ -8,16 +8,23 @@ import { join } from 'node:path';
 import type { KubeObject } from '../../src/api/kubernetes.ts';
 import { networkAttachmentDefinitions, networkPolicies } from '../../src/api/resources.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
-import { caseOf, defaultNetwork, networks, onNode, type Bed, type CaseSpace } from './bed.ts';
-
-const patience = { timeoutMs: 60_000 };
-/** Of the underlay, with a gateway that answers. */
-const ippools = { ipv4: ['lab-default-v4'], ipv6: ['lab-default-v6'] };
-const node1 = ['172.51.0.11', 'fd00:51::11'];
-const node2 = ['172.51.0.12', 'fd00:51::12'];
-const gateways = ['172.51.0.1', 'fd00:51::1'];
-
-const defaultRouteNic = 'ipam.spidernet.io/default-route-nic';
+import { caseOf, defaultNetwork, networks, type Bed, type CaseSpace } from './bed.ts';
+import {
+  asks,
+  defaultRouteNic,
+  escaped,
+  gateways,
+  node1,
+  node2,
+  nodeReaches,
+  patience,
+  reaches,
+  removedWithoutTrace,
+  routing,
+  serving,
+  underlayPools,
+  wayTo,
+} from './joined.ts';
 
 interface Overlay {
   readonly network: string;
@@ -40,76 +47,6 @@ async function overlay(c: CaseSpace, name: string, plugin: object): Promise<Over
 }
 const sluice = { type: 'sluice' };
 
-/** Answers with its name on ports 80 and 81. */
-function serving(annotations: Readonly<Record<string, string>>, node: string) {
-  const ports = [{ containerPort: 80 }, { containerPort: 81 }];
-  return { annotations, node, spec: { containers: [{ name: 'c', image: 'none', ports }], nodeName: node } };
-}
-
-/** In time: Debian's plugins wait for duplicate address detection only where there is a gateway. */
-async function reaches(c: CaseSpace, pod: string, addresses: readonly string[]): Promise<void> {
-  for (const address of addresses)
-    await answers(address, async () => (await c.exec(pod, ...ping, address)).exitCode === 0);
-}
-
-async function nodeReaches(c: CaseSpace, addresses: readonly string[]): Promise<void> {
-  for (const address of addresses)
-    await answers(address, async () => (await onNode(c.bed, 'node1', ...ping, address)) !== '');
-}
-
-const ping = ['ping', '-c', '1', '-W', '2'];
-
-function answers(address: string, isReached: () => Promise<boolean>): Promise<void> {
-  return waitFor(`an answer of ${address}`, isReached, patience);
-}
-
-/** What answers on the port; empty: nobody. */
-async function asks(c: CaseSpace, pod: string, address: string, port = 80, seconds = 10): Promise<string> {
-  const host = address.includes(':') ? `[${address}]` : address;
-  return (await c.exec(pod, 'curl', '-sg', '-m', String(seconds), `http://${host}:${port}/`)).stdout.trim();
-}
-
-/** Both families, in the order in which the pod has them. */
-async function routing(c: CaseSpace, pod: string): Promise<string> {
-  return c.output(pod, 'sh', '-c', 'ip rule; ip -6 rule; ip route show table all; ip -6 route show table all');
-}
-
-async function wayTo(c: CaseSpace, pod: string, address: string, from?: string): Promise<string> {
-  return c.output(pod, 'ip', 'route', 'get', address, ...(from === undefined ? [] : ['from', from]));
-}
-
-function escaped(address = ''): string {
-  return address.replaceAll('.', '\\.');
-}
-
-/** Everything on node1 that is about these addresses: routes, rules, permanent neighbours. */
-async function tracesOnNode(c: CaseSpace, addresses: readonly string[]): Promise<string[]> {
-  const look = 'for f in -4 -6; do ip $f rule; ip $f route show table all; ip $f neigh show nud permanent; done';
-  const lines = (await onNode(c.bed, 'node1', 'sh', '-c', look)).split('\n');
-  return lines.filter((line) => addresses.some((address) => line.split(/\s/).includes(address)));
-}
-
-/** The pod `web` on node1, which is reached by these addresses. */
-async function removedWithoutTrace(c: CaseSpace, addresses: readonly string[]): Promise<void> {
-  const half = await hostHalf(c, 'web');
-  assert.ok((await nodeLinks(c)).includes(half) && (await tracesOnNode(c, addresses)).length > 0);
-  await c.remove('web');
-  const gone = async (): Promise<boolean> => {
-    const left = [...(await tracesOnNode(c, addresses)), ...(await nodeLinks(c)).filter((index) => index === half)];
-    return left.length === 0;
-  };
-  await waitFor('the node to be as before', gone, patience);
-}
-
-/** The index of the node's half of eth0. */
-async function hostHalf(c: CaseSpace, pod: string): Promise<string> {
-  return (await c.output(pod, 'cat', '/sys/class/net/eth0/iflink')).trim();
-}
-
-async function nodeLinks(c: CaseSpace): Promise<string[]> {
-  return [...(await onNode(c.bed, 'node1', 'ip', '-o', 'link')).matchAll(/^(\d+):/gm)].map(([, index = '']) => index);
-}
-
 export function overlayCases(bed: () => Bed): void {
   bridgeCases(bed);
   ptpCases(bed);
@@ -119,7 +56,7 @@ function bridgeCases(bed: () => Bed): void {
   caseOf('C00002', 'an underlay interface beside Debian’s bridge plugin, and its policy', bed, async (c) => {
     const plugin = { type: 'bridge', bridge: 'cni-c2', isGateway: true, forceAddress: true };
     const { network, leases } = await overlay(c, 'overlay', plugin);
-    const second = await c.attachment('second', { macvlan: { master: ['ens192'], ippools } });
+    const second = await c.attachment('second', { macvlan: { master: ['ens192'], ippools: underlayPools } });
     const use = { [defaultNetwork]: network, [networks]: second };
     await Promise.all([
       c.pod('web', serving(use, 'node1')),
@@ -133,7 +70,7 @@ function bridgeCases(bed: () => Bed): void {
     for (const from of ['near', 'far']) for (const address of net1) assert.equal(await asks(c, from, address), 'web');
     await routesAre(c, 'web', eth0, net1);
     await policyHolds(c, net1);
-    await removedWithoutTrace(c, [...eth0, ...net1]);
+    await removedWithoutTrace(c, [...eth0, ...net1], 'eth0');
     const kept = (): string[] => readdirSync(leases).filter((file) => eth0.includes(file));
     await waitFor('host-local to have its addresses back', () => Promise.resolve(kept().length === 0), patience);
   });
@@ -145,7 +82,7 @@ function ptpCases(bed: () => Bed): void {
     const coordinator = { mode: 'overlay' };
     const [v4, v6] = [await c.pool('v4'), await c.pool6('v6')];
     const [second, third] = await Promise.all([
-      c.attachment('second', { macvlan: { master: ['ens192'], ippools }, coordinator }),
+      c.attachment('second', { macvlan: { master: ['ens192'], ippools: underlayPools }, coordinator }),
       c.attachment('third', { macvlan: { master: ['ens192'], ippools: { ipv4: [v4], ipv6: [v6] } }, coordinator }),
     ]);
     const use = { [defaultNetwork]: network, [networks]: `${second},${third}@net2` };
@@ -160,12 +97,12 @@ function ptpCases(bed: () => Bed): void {
     for (const address of net2) assert.match(text, new RegExp(`from ${escaped(address)} lookup 102`));
     assert.match(text, new RegExp(`^172\\.51\\.0\\.11 dev eth0 table 102 .*scope link`, 'm'));
     assert.match(await wayTo(c, 'web', '172.51.0.11', net2[0]), /dev eth0 table 102/);
-    await removedWithoutTrace(c, [...eth0, ...net1, ...net2]);
+    await removedWithoutTrace(c, [...eth0, ...net1, ...net2], 'eth0');
   });
 
   caseOf('C00005', 'the default route on net1, by annotation, beside Debian’s ptp plugin', bed, async (c) => {
     const { network } = await overlay(c, 'overlay', { type: 'ptp' });
-    const second = await c.attachment('second', { macvlan: { master: ['ens192'], ippools } });
+    const second = await c.attachment('second', { macvlan: { master: ['ens192'], ippools: underlayPools } });
     const annotations = { [defaultNetwork]: network, [networks]: second, [defaultRouteNic]: 'net1' };
     await c.pod('web', serving(annotations, 'node1'));
     const [eth0, net1] = [await c.addressesOn('web'), await c.addressesOn('web', 'net1')];
