@@ -39,8 +39,7 @@ before(async () => {
   const kubeConfig = loadKubeConfig({ path: server.kubeConfigPath });
   client = createKubeClient(kubeConfig);
   await applyDefinitions(client);
-  // The lab's API has no Jobs; these stand in for them, and for another project's workload.
-  for (const gvr of [jobs, cronJobs, cloneSets]) await client.create(customResourceDefinitions, definitionOf(gvr));
+  await client.create(customResourceDefinitions, definitionOf(cloneSets));
   await eventually(async () => (await client.list(spiderCoordinators)).items.length === 0, 'definitions served');
   await client.create(namespaces, { metadata: { name: 'demo' } });
   const webhook = { host: '127.0.0.1', port: 0 };
@@ -152,7 +151,7 @@ describe('pools of Jobs, of owners that are not watched, and of lone pods', () =
   });
   const jobSpec = (parallelism: number, more: Record<string, string> = {}): object => ({
     parallelism,
-    template: { metadata: annotated(more), spec: { containers: [container] } },
+    template: { metadata: annotated(more), spec: { restartPolicy: 'Never', containers: [container] } },
   });
   const at = (name: string) => ({ namespace, name });
   const make = (gvr: GroupVersionResource, name: string, spec: object): Promise<KubeObject> =>
@@ -199,9 +198,10 @@ describe('pools of Jobs, of owners that are not watched, and of lone pods', () =
     const metadata = { ...at('nightly1'), ...controlledBy(cron) };
     await client.create(jobs, { metadata, spec: jobSpec(2) } as KubeObject);
     const active = [{ name: 'nightly1' }, { name: 'nightly2' }];
-    await client.patch(cronJobs, at('nightly'), { type: 'merge', body: { status: { active } } });
+    const asStatus = { subresource: 'status' };
+    await client.patch(cronJobs, at('nightly'), { type: 'merge', body: { status: { active } } }, asStatus);
     const finished = { status: { conditions: [{ type: 'Complete', status: 'True' }] } };
-    await client.patch(jobs, at('once'), { type: 'merge', body: finished });
+    await client.patch(jobs, at('once'), { type: 'merge', body: finished }, asStatus);
     await client.delete(jobs, at('fixed'));
     await client.delete(jobs, at('kept'));
     await become({ kept: 2, nightly: 5 }, 'pools of what is over gone, and the other grown');

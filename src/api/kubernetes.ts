@@ -380,6 +380,8 @@ export interface DaemonSet extends KubeObject {
 }
 
 export interface JobSpec {
+  /** Made by the API server, unless manualSelector. */
+  readonly selector?: LabelSelector;
   readonly parallelism?: number;
   readonly completions?: number;
   readonly backoffLimit?: number;

@@ -1,9 +1,10 @@
 /** Group E: every kind of workload gets addresses, one family or both. */
 import assert from 'node:assert/strict';
-import type { Pod } from '../../src/api/kubernetes.ts';
+import type { Job, KubeObject, Pod } from '../../src/api/kubernetes.ts';
 import {
   daemonSets,
   deployments,
+  jobs,
   pods,
   replicaSets,
   statefulSets,
@@ -11,7 +12,7 @@ import {
 } from '../../src/api/resources.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { caseOf, fromPools, ipsOf, type Bed, type CaseSpace } from './bed.ts';
-import { workload } from './workloads.ts';
+import { podTemplate, workload } from './workloads.ts';
 
 /** Every pod has on its interface exactly what the pools record for it. */
 async function agree(c: CaseSpace, found: readonly Pod[], pools: readonly string[]): Promise<void> {
@@ -63,21 +64,25 @@ export function assignCases(bed: () => Bed): void {
   caseOf('E00006', 'pods of a ReplicaSet', bed, (c) => assigned(c, replicaSets));
 
   caseOf('E00005', 'pods of a Job, which end by themselves', bed, async (c) => {
-    const [v4, v6] = [await c.pool('v4'), await c.pool6('v6')];
-    const containers = [
-      { name: 'c', image: 'none', command: ['sh', '-c', 'ip -o addr show dev eth0 scope global; sleep 1'] },
-    ];
-    const spec = { restartPolicy: 'Never' as const, containers };
-    await c.createPod('job', { annotations: fromPools([v4], [v6]), spec });
+    const pools = [await c.pool('v4', 2), await c.pool6('v6', 2)] as const;
+    const { metadata, spec } = podTemplate('job', { annotations: fromPools([pools[0]], [pools[1]]) });
+    const containers = [{ name: 'c', image: 'none', command: ['sh', '-c', 'ip -o addr show dev eth0; sleep 1'] }];
+    const template = { metadata, spec: { ...spec, restartPolicy: 'Never', containers } };
+    const at = { namespace: c.namespace, name: 'job' };
+    await c.kube.create(jobs, { metadata: at, spec: { completions: 3, parallelism: 2, template } } as KubeObject);
     await waitFor(
       'the job to end',
-      async () => {
-        const { status } = await c.kube.get<Pod>(pods, { namespace: c.namespace, name: 'job' });
-        return status?.phase === 'Succeeded';
-      },
-      { timeoutMs: 120_000 },
+      async () =>
+        (await c.kube.get<Job>(jobs, at)).status?.conditions?.some(({ type }) => type === 'Complete') === true,
+      { timeoutMs: 180_000 },
     );
-    assert.equal(ipsOf(await c.kube.get<Pod>(pods, { namespace: c.namespace, name: 'job' })).length, 2);
+    const found = (await c.kube.list<Pod>(pods, { namespace: c.namespace })).items;
+    assert.deepEqual(
+      found.map((pod) => [pod.status?.phase, ipsOf(pod).length, pod.metadata?.ownerReferences?.[0]?.kind]),
+      Array.from({ length: 3 }, () => ['Succeeded', 2, 'Job']),
+    );
+    // Two addresses were enough for three pods: each gave its own back when it had ended.
+    for (const pool of pools) await c.recordsBecome(pool, 0);
   });
 
   caseOf('E00007', 'a pod with a very long manifest', bed, async (c) => {

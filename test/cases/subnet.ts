@@ -1,9 +1,11 @@
 /** Group I, D00008, E00010: addresses out of SpiderSubnets, for applications. The rest is in ../subnets.e2e.test.ts. */
 import assert from 'node:assert/strict';
-import type { KubeObject } from '../../src/api/kubernetes.ts';
+import type { Job, KubeObject, Pod } from '../../src/api/kubernetes.ts';
 import {
+  cronJobs,
   customResourceDefinitions,
   deployments,
+  jobs,
   pods,
   roleBindings,
   roles,
@@ -137,6 +139,57 @@ export function subnetCases(bed: () => Bed): void {
       await allReturned(c, subnet);
     },
   );
+
+  caseOf(
+    'I00015',
+    'the pool of a Job is kept for its successor, that of a CronJob outlives its Jobs',
+    bed,
+    async (c) => {
+      const subnet = await subnetOf(c, c.subnet(), 12);
+      const annotations = { [subnetAnnotation]: `{"ipv4":["${subnet}"]}` };
+      const kept = {
+        ...annotations,
+        'ipam.spidernet.io/ippool-reclaim': 'false',
+        'ipam.spidernet.io/ippool-ip-number': '2',
+      };
+      const first = await run(c, 'again', jobSpec(kept));
+      const [pool] = await poolsOf(c, subnet);
+      const name = pool?.metadata.name ?? assert.fail('no pool');
+      c.willRemove(spiderIPPools, name);
+      await c.recordsBecome(name, 0);
+      assert.equal(await run(c, 'again', jobSpec(kept)), first);
+      const at = { namespace: c.namespace, name: 'nightly' };
+      const cronSpec = { schedule: '@daily', jobTemplate: { spec: jobSpec(annotations) } };
+      const cron = await c.kube.create(cronJobs, { metadata: at, spec: cronSpec } as KubeObject);
+      for (const job of ['nightly-1', 'nightly-2']) await run(c, job, jobSpec(annotations), cron);
+      await poolsBecome(c, subnet, [2, 2]);
+      await c.kube.delete(cronJobs, at);
+      await poolsBecome(c, subnet, [2]);
+      assert.deepEqual(await poolsOf(c, subnet).then((left) => left.map(({ metadata }) => metadata.name)), [name]);
+    },
+  );
+}
+
+function jobSpec(annotations: Readonly<Record<string, string>>): object {
+  const { metadata, spec } = podTemplate('job', { annotations });
+  const containers = [{ name: 'c', image: 'none', command: ['sleep', '1'] }];
+  return { template: { metadata, spec: { ...spec, restartPolicy: 'Never', containers } } };
+}
+
+/** The address that the pod of the Job had, which has ended by itself; the Job is gone afterwards. */
+async function run(c: CaseSpace, name: string, spec: object, owner?: KubeObject): Promise<string> {
+  const at = { namespace: c.namespace, name };
+  await c.kube.create(jobs, { metadata: { ...at, ...(owner && controlledBy(owner)) }, spec } as KubeObject);
+  const complete = async (): Promise<boolean> =>
+    (await c.kube.get<Job>(jobs, at)).status?.conditions?.some(({ type }) => type === 'Complete') === true;
+  await waitFor(`Job ${name} to complete`, complete, { timeoutMs: 120_000 });
+  const labelSelector = `batch.kubernetes.io/job-name=${name}`;
+  const { items } = await c.kube.list<Pod>(pods, { namespace: c.namespace, labelSelector });
+  const [ip] = ipsOf(items[0] ?? assert.fail(`Job ${name} has no pod`));
+  await c.kube.delete(jobs, at);
+  await c.gone(jobs, name, c.namespace);
+  for (const { metadata } of items) await c.gone(pods, metadata?.name ?? '', c.namespace);
+  return ip ?? assert.fail(`the pod of Job ${name} had no address`);
 }
 
 /** What an operator grants for kinds that deploy/rbac.yaml does not know (docs/reference/spidersubnet.md). */

@@ -21,7 +21,12 @@ import {
 } from './joined.ts';
 
 /** A network on the parent interface; without pools: those of the underlay. */
-function network(c: CaseSpace, name: string, coordinator: object = {}, ippools: object = underlayPools): Promise<string> {
+function network(
+  c: CaseSpace,
+  name: string,
+  coordinator: object = {},
+  ippools: object = underlayPools,
+): Promise<string> {
   return c.attachment(name, { macvlan: { master: ['ens192'], ippools }, coordinator });
 }
 

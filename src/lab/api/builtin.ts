@@ -1,6 +1,7 @@
 /** The built-in resources: their names and where their behaviour is. */
 import type { KubeObject } from './json.ts';
 import { daemonSet, deployment, replicaSet, statefulSet } from './kinds/workload.ts';
+import { cronJob, job } from './kinds/batch.ts';
 import { configMap, lease, namespace, node, secret, serviceAccount } from './kinds/cluster.ts';
 import { endpointSlice, endpoints, networkPolicy } from './kinds/network.ts';
 import { event, fromEventsV1, toEventsV1 } from './kinds/event.ts';
@@ -77,6 +78,8 @@ export function builtinResources(): Resource[] {
   return [
     ...coreResources(),
     ...appsResources(),
+    builtin('batch/v1', 'jobs', 'Job', job, { categories: all, status: true }),
+    builtin('batch/v1', 'cronjobs', 'CronJob', cronJob, { categories: all, short: ['cj'], status: true }),
     builtin('discovery.k8s.io/v1', 'endpointslices', 'EndpointSlice', endpointSlice),
     builtin('networking.k8s.io/v1', 'networkpolicies', 'NetworkPolicy', networkPolicy, { short: ['netpol'] }),
     builtin('coordination.k8s.io/v1', 'leases', 'Lease', lease),

@@ -201,6 +201,21 @@ describe('kubectl', { skip: version === undefined ? 'kubectl is not installed' :
     assert.match(await ok('version'), /Server Version: v1\.32\./);
   });
 
+  test('create, get and describe Jobs and CronJobs', async () => {
+    await ok('create', 'job', 'once', '--image=none', '-n', 'shop');
+    await ok('create', 'cronjob', 'nightly', '--image=none', '--schedule=0 3 * * *', '-n', 'shop');
+    assert.match(
+      await ok('get', 'jobs', '-n', 'shop'),
+      /^NAME\s+STATUS\s+COMPLETIONS\s+DURATION\s+AGE\nonce\s+Running\s+0\/1\s+\d+s/,
+    );
+    assert.match(
+      await ok('get', 'cj', '-n', 'shop'),
+      /^NAME\s+SCHEDULE\s+TIMEZONE\s+SUSPEND\s+ACTIVE\s+LAST SCHEDULE\s+AGE\nnightly\s+0 3 \* \* \*\s+<none>\s+False\s+0\s+<none>\s+\d+s/,
+    );
+    assert.match(await ok('describe', 'job', 'once', '-n', 'shop'), /Completions:\s+1/);
+    await ok('delete', 'job/once', 'cronjob/nightly', '-n', 'shop');
+  });
+
   test('a typing mistake in a manifest is refused and named', async () => {
     const { code, stderr } = await kubectl(
       'apply',
@@ -223,7 +238,7 @@ describe('kubectl', { skip: version === undefined ? 'kubectl is not installed' :
       const timer = setTimeout(() => reject(new Error(`watch showed only: ${shown}`)), 15_000);
       watch.stdout.on('data', (chunk: Buffer) => {
         shown += chunk.toString('utf8');
-        const rows = shown.trim().split('\n').length;
+        const rows = shown.split('\n').length - 1;
         if (rows === 2)
           void ok('patch', 'cm', 'watched', '-n', 'shop', '--type=merge', '-p', '{"data":{"a":"1","b":"2"}}');
         if (rows < 3) return;

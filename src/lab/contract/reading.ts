@@ -191,6 +191,8 @@ export const readingCases: readonly ContractCase[] = [
         '/apis/apps/v1/statefulsets': 'Name Ready Age Containers Images',
         '/apis/apps/v1/daemonsets':
           'Name Desired Current Ready Up-to-date Available Node Selector Age Containers Images Selector',
+        '/apis/batch/v1/jobs': 'Name Status Completions Duration Age Containers Images Selector',
+        '/apis/batch/v1/cronjobs': 'Name Schedule Timezone Suspend Active Last Schedule Age Containers Images Selector',
         '/apis/discovery.k8s.io/v1/endpointslices': 'Name AddressType Ports Endpoints Age',
         '/apis/networking.k8s.io/v1/networkpolicies': 'Name Pod-Selector Age',
         '/apis/coordination.k8s.io/v1/leases': 'Name Holder Age',

@@ -4,6 +4,7 @@ import type {
   DaemonSet,
   Deployment,
   EndpointSlice,
+  Job,
   KubeObject,
   Node,
   Pod,
@@ -15,6 +16,7 @@ import {
   daemonSets,
   deployments,
   endpointSlices,
+  jobs,
   nodes,
   pods,
   replicaSets,
@@ -39,6 +41,7 @@ export class ClusterView {
   readonly replicaSets: Informer<ReplicaSet>;
   readonly statefulSets: Informer<StatefulSet>;
   readonly daemonSets: Informer<DaemonSet>;
+  readonly jobs: Informer<Job>;
   readonly pods: Informer<Pod>;
   readonly nodes: Informer<Node>;
   readonly services: Informer<Service>;
@@ -58,6 +61,7 @@ export class ClusterView {
     this.replicaSets = informer(replicaSets);
     this.statefulSets = informer(statefulSets);
     this.daemonSets = informer(daemonSets);
+    this.jobs = informer(jobs);
     this.pods = informer(pods);
     this.nodes = informer(nodes);
     this.services = informer(services);

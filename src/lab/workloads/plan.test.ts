@@ -2,10 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Node, Pod, ReplicaSet, Service, StatefulSet } from '../../api/kubernetes.ts';
-import { replicaSets, statefulSets } from '../../api/resources.ts';
+import type { Job, Node, Pod, ReplicaSet, Service, StatefulSet } from '../../api/kubernetes.ts';
+import { jobs, replicaSets, statefulSets } from '../../api/resources.ts';
 import type { Action } from './action.ts';
 import { desiredSlices } from './endpoint-slice.ts';
+import { planJob } from './job.ts';
 import { ownerReference } from './ownership.ts';
 import { planReplicaSet } from './replica-set.ts';
 import { planRollout, type Rollout } from './rollout.ts';
@@ -158,6 +159,62 @@ describe('rollout', () => {
       current: 1,
       old: [3],
     });
+  });
+});
+
+describe('Job', () => {
+  const selector = { matchLabels: labels };
+  const job = (spec: Partial<NonNullable<Job['spec']>>, status: Job['status'] = {}): Job => ({
+    metadata: { name: 'once', namespace: 'demo', uid: 'uid-once' },
+    spec: { selector, template, ...spec },
+    status,
+  });
+  const podIn = (phase: string, count: number): Pod[] =>
+    Array.from({ length: count }, (_, n) => {
+      const made = pod(`${phase}-${n}`);
+      const metadata = { ...made.metadata, ownerReferences: [ownerReference(jobs, job({}))] };
+      return { ...made, metadata, status: { ...made.status, phase } as Pod['status'] };
+    });
+  const plan = (spec: Partial<NonNullable<Job['spec']>>, pods: readonly Pod[]): string => {
+    const actions = planJob(job(spec), pods, nowMs);
+    const count = (verb: string): number => actions.filter((action) => action.verb === verb).length;
+    const { status } = (actions.find(({ verb }) => verb === 'status')?.object ?? {}) as Job;
+    const counted = `${status?.active}/${status?.succeeded}/${status?.failed}`;
+    return `+${count('create')} -${count('delete')} ${counted} ${status?.conditions?.[0]?.type ?? ''}`.trimEnd();
+  };
+
+  it('has as many pods as it may until enough have succeeded', () => {
+    assert.equal(plan({ completions: 5, parallelism: 3 }, []), '+3 -0 0/0/0');
+    assert.equal(
+      plan({ completions: 5, parallelism: 3 }, [...podIn('Running', 2), ...podIn('Succeeded', 1)]),
+      '+1 -0 2/1/0',
+    );
+    assert.equal(
+      plan({ completions: 5, parallelism: 3 }, [...podIn('Running', 1), ...podIn('Succeeded', 4)]),
+      '+0 -0 1/4/0',
+    );
+    assert.equal(plan({ completions: 5, parallelism: 3 }, podIn('Succeeded', 5)), '+0 -0 0/5/0 Complete');
+    assert.equal(plan({ completions: 5, parallelism: 3, suspend: true }, podIn('Running', 2)), '+0 -2 2/0/0');
+  });
+
+  it('without completions ends with the first that succeeds, when the others have ended', () => {
+    assert.equal(plan({ parallelism: 2 }, [...podIn('Running', 1), ...podIn('Succeeded', 1)]), '+0 -0 1/1/0');
+    assert.equal(plan({ parallelism: 2 }, podIn('Succeeded', 2)), '+0 -0 0/2/0 Complete');
+  });
+
+  it('replaces failed pods up to the limit, then gives up and takes the others away', () => {
+    const spec = { completions: 2, parallelism: 2, backoffLimit: 1 };
+    assert.equal(plan(spec, [...podIn('Running', 1), ...podIn('Failed', 1)]), '+1 -0 1/0/1');
+    assert.equal(plan(spec, [...podIn('Running', 1), ...podIn('Failed', 2)]), '+0 -1 0/0/2 Failed');
+  });
+
+  it('is left alone when it has ended, and goes when its time is over', () => {
+    const conditions = [{ type: 'Complete', status: 'True', lastTransitionTime: '2025-12-31T23:59:50Z' }] as const;
+    const after = (spec: Partial<NonNullable<Job['spec']>>): string[] =>
+      planJob(job(spec, { conditions }), [], nowMs).map(({ verb, gvr }) => `${verb} ${gvr.plural}`);
+    assert.deepEqual(after({ completions: 3 }), []);
+    assert.deepEqual(after({ ttlSecondsAfterFinished: 11 }), []);
+    assert.deepEqual(after({ ttlSecondsAfterFinished: 10 }), ['delete jobs']);
   });
 });
 

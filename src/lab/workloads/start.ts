@@ -18,6 +18,7 @@ import { ClusterView } from './cluster-view.ts';
 import { planDaemonSet } from './daemon-set.ts';
 import { planDeployment } from './deployment.ts';
 import { planEndpointSlices } from './endpoint-slice.ts';
+import { planJob } from './job.ts';
 import { planReplicaSet } from './replica-set.ts';
 import { planScheduling, type Decision } from './scheduler.ts';
 import { planStatefulSet } from './stateful-set.ts';
@@ -116,6 +117,11 @@ function controllerPasses(view: ClusterView, options: WorkloadsOptions): Pass[] 
       'daemonset-controller',
       () => view.daemonSets.list(),
       (set) => planDaemonSet(set, view.podsIn(space(set)), view.nodes.list()),
+    ),
+    pass(
+      'job-controller',
+      () => view.jobs.list(),
+      (job) => planJob(job, view.podsIn(space(job)), clock.nowMs()),
     ),
     pass(
       'endpointslice-controller',

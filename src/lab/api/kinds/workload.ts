@@ -167,7 +167,7 @@ function replicas(object: KubeObject): number {
   return numberAt(object, 'spec', 'replicas') ?? 0;
 }
 
-function templateCells(object: KubeObject): Json[] {
+export function templateCells(object: KubeObject): Json[] {
   const containers = objectsAt(object, 'spec', 'template', 'spec', 'containers');
   return [
     containers.map((container) => stringAt(container, 'name') ?? '').join(','),
@@ -206,7 +206,7 @@ function validateWorkload(
   return errors;
 }
 
-function validateTemplate(
+export function validateTemplate(
   object: KubeObject,
   selector: JsonObject | undefined,
   restartPolicies: readonly string[],
