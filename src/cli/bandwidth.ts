@@ -8,6 +8,7 @@ import { examples } from './endpoint.ts';
 import { podPath, print, printJson, warn } from './output.ts';
 import { stopSignal } from './process.ts';
 import { renderBandwidths, renderTop, topLines, topOrders, type TopOrder } from './render-bandwidth.ts';
+import { timestamp } from '../core/timestamp.ts';
 
 interface PodFlags extends TargetFlags {
   readonly pod?: string;
@@ -110,7 +111,7 @@ async function top(flags: TopFlags): Promise<void> {
 
 function show(flags: TopFlags, text: string, lines: readonly object[]): void {
   if (flags.json) return print(JSON.stringify(lines));
-  const time = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
+  const time = timestamp(Date.now());
   // Home and clear, so that the screen does not flicker; a pipe gets plain tables.
   if (process.stdout.isTTY) process.stdout.write('\u001b[H\u001b[2J');
   print(`${time}, over ${flags.interval} s, by ${flags.sort}\n${text}${process.stdout.isTTY ? '' : '\n'}`);

@@ -1,5 +1,6 @@
 import type { MultusConfigStatus, SpiderMultusConfig, StatusCondition } from '../api/spidermultusconfig.ts';
 import { attachmentName } from './attachment.ts';
+import { timestamp } from '../core/timestamp.ts';
 
 /** status of a SpiderMultusConfig: the attachment's name, and the condition Ready. Spiderpool has none. */
 export function attachmentStatus(
@@ -14,7 +15,7 @@ export function attachmentStatus(
   const status = isReady ? 'True' : 'False';
   const ready: StatusCondition = {
     ...{ type: 'Ready', status, ...observed },
-    lastTransitionTime: known?.status === status ? known.lastTransitionTime : timeText(nowMs),
+    lastTransitionTime: known?.status === status ? known.lastTransitionTime : timestamp(nowMs),
     ...{ reason, message: message.slice(0, maxMessageLength) },
   };
   const attachment = isReady ? attachmentName({ metadata, ...rest }) : before?.attachment;
@@ -28,8 +29,3 @@ export function attachmentStatus(
 
 /** Of metav1.Condition. */
 const maxMessageLength = 32_768;
-
-/** metav1.Time has whole seconds. */
-function timeText(nowMs: number): string {
-  return new Date(nowMs).toISOString().replace(/\.\d+Z$/, 'Z');
-}

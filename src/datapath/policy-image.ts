@@ -79,7 +79,9 @@ export function splitByIdentity(
   const view = viewOf(image.keys);
   const positions: number[] = [];
   // New identities are above all that it knows.
-  const [low, high] = [Math.min(...identities), Math.max(...identities)];
+  let [low, high] = [Infinity, 0];
+  // Not Math.min(...identities): there may be more of them than a call takes arguments.
+  for (const identity of identities) [low, high] = [Math.min(low, identity), Math.max(high, identity)];
   for (let i = 0, at = policyKey.fields.identity[2]; at < image.keys.length; i++, at += policyKey.size) {
     const identity = view.getUint32(at, true);
     if (identity >= low && identity <= high && identities.has(identity)) positions.push(i);

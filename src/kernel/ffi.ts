@@ -6,6 +6,7 @@
  * All calls are synchronous and run on the calling thread, which is what `setns(2)` needs.
  */
 import koffi from 'koffi';
+import { Errno } from './errno.ts';
 
 /** `null` is the running process itself, so this works with any libc that Node was linked against. */
 const libc = koffi.load(null);
@@ -132,7 +133,7 @@ export function getsockopt(fd: number, level: number, name: number, value: Uint8
 export function send(fd: number, bytes: Uint8Array, flags: number): number {
   for (;;) {
     const sent = foreign.send(fd, bytes, bytes.byteLength, flags);
-    if (sent !== -EINTR) return sent;
+    if (sent !== -Errno.EINTR) return sent;
   }
 }
 
@@ -141,7 +142,6 @@ export function recv(fd: number, bytes: Uint8Array, flags: number): number {
 }
 
 const POLLIN = 1;
-const EINTR = 4;
 
 /**
  * poll(2) on one descriptor; returns its `revents` (0 on timeout) or -errno. A signal does not end the wait: the kernel never
@@ -152,13 +152,11 @@ export function pollOne(fd: number, events: number, timeoutMs: number): number {
   pollfd.setInt32(0, fd, true);
   pollfd.setInt16(4, events, true);
   const endMs = performance.now() + timeoutMs;
-  for (
-    let leftMs = timeoutMs;
-    ;
-    leftMs = timeoutMs < 0 ? timeoutMs : Math.max(0, Math.ceil(endMs - performance.now()))
-  ) {
+  let leftMs = timeoutMs;
+  for (;;) {
     const rc = foreign.poll(new Uint8Array(pollfd.buffer), 1, leftMs);
-    if (rc !== -EINTR) return rc <= 0 ? rc : pollfd.getInt16(6, true);
+    if (rc !== -Errno.EINTR) return rc <= 0 ? rc : pollfd.getInt16(6, true);
+    if (timeoutMs > 0) leftMs = Math.max(0, Math.ceil(endMs - performance.now()));
   }
 }
 

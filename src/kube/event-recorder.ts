@@ -15,6 +15,7 @@ import type { Logger } from '../core/log.ts';
 import type { KubeClient } from './client.ts';
 import { isAlreadyExists, isNotFound } from './error.ts';
 import { kubeLimits } from './limits.ts';
+import { timestamp } from '../core/timestamp.ts';
 
 export interface EventRecorderOptions {
   readonly client: KubeClient;
@@ -191,9 +192,4 @@ export function referenceTo(
 /** Events about cluster-scoped objects live in "default". */
 function namespaceFor(about: ObjectReference): string {
   return about.namespace === undefined || about.namespace === '' ? 'default' : about.namespace;
-}
-
-/** metav1.Time has whole seconds. */
-function timestamp(ms: number): string {
-  return new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 }

@@ -7,14 +7,16 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { basename } from 'node:path';
 import { promisify } from 'node:util';
+import type { FlowEvent } from '../../src/api/agent-api.ts';
 import type { KubeObject } from '../../src/api/kubernetes.ts';
 import { networkPolicies } from '../../src/api/resources.ts';
 import { createNamedNetns, removeNamedNetns } from '../../src/kernel/netns.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { caseOf, ipsOf, netnsOf, onNode, onSwitch, sluiceJson, type Bed, type CaseSpace } from './bed.ts';
+import { node1, patience } from './joined.ts';
 
-const patience = { timeoutMs: 60_000 };
-const node = { 4: '172.51.0.11', 6: 'fd00:51::11' } as const;
+const [v4Node = '', v6Node = ''] = node1;
+const node = { 4: v4Node, 6: v6Node } as const;
 const client = { 4: '203.0.113.5', 6: '2001:db8:13::5' } as const;
 const nodePort = 30_013;
 /** Says whom it sees. */
@@ -105,8 +107,17 @@ export function nodePortCases(bed: () => Bed): void {
 }
 
 function counted(c: CaseSpace, from: string): Promise<void> {
-  const isThere = async (): Promise<boolean> =>
-    JSON.stringify(await sluiceJson(c.bed, 'drops', '--pod', `${c.namespace}/web`)).includes(from);
+  const isThere = async (): Promise<boolean> => {
+    const events = (await sluiceJson(
+      c.bed,
+      'drops',
+      '--pod',
+      `${c.namespace}/web`,
+      '--reason',
+      'policy',
+    )) as FlowEvent[];
+    return events.some(({ source }) => source?.address === from);
+  };
   return waitFor(`a drop from ${from}`, isThere, patience);
 }
 

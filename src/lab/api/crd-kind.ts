@@ -1,7 +1,7 @@
 /** CustomResourceDefinition as an object: its defaults, validation and status. */
 import { equalJson, isObject, objectAt, objectsAt, setDefault, stringAt, stringsAt } from './json.ts';
 import type { JsonObject, KubeObject } from './json.ts';
-import { formatTime } from './meta.ts';
+import { timestamp } from '../../core/timestamp.ts';
 import { dns1035Label, dns1123Subdomain } from './names.ts';
 import type { Behaviour, WriteContext } from './resource.ts';
 import { field, type FieldError } from './status.ts';
@@ -38,7 +38,7 @@ function establish(crd: KubeObject, context: WriteContext, old?: KubeObject): vo
   const storage = objectsAt(crd, 'spec', 'versions').find((version) => version.storage === true);
   const before = stringsAt(old, 'status', 'storedVersions');
   const stored = stringAt(storage, 'name') ?? '';
-  const now = formatTime(context.nowMs);
+  const now = timestamp(context.nowMs);
   const condition = (type: string, reason: string, message: string): JsonObject =>
     objectsAt(old, 'status', 'conditions').find((item) => item.type === type) ?? {
       type,

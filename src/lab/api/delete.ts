@@ -1,6 +1,6 @@
 /** Deletion: preconditions, grace periods, finalizers and propagation policies. */
 import { numberAt, stringAt, stringsAt, type JsonObject, type KubeObject, type ObjectMeta, textOf } from './json.ts';
-import { formatTime } from './meta.ts';
+import { timestamp } from '../../core/timestamp.ts';
 import { keyOf } from './resource.ts';
 import * as status from './status.ts';
 import { KeyMissing, RevisionConflict } from './store.ts';
@@ -108,7 +108,7 @@ function markDeleted(old: KubeObject, target: Target, options: DeleteOptions, no
   if (marked && (before ?? 0) <= grace && finalizers.length === (old.metadata.finalizers ?? []).length) return old;
   const metadata: ObjectMeta = {
     ...old.metadata,
-    deletionTimestamp: formatTime(nowMs + grace * 1000),
+    deletionTimestamp: timestamp(nowMs + grace * 1000),
     deletionGracePeriodSeconds: grace,
   };
   if (old.metadata.generation !== undefined && !marked) metadata.generation = old.metadata.generation + 1;

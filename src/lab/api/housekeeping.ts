@@ -1,6 +1,7 @@
 /** The objects every cluster has from the start, and the expiry of old events. */
 import { stringAt, type KubeObject } from './json.ts';
-import { formatTime, newUid } from './meta.ts';
+import { timestamp } from '../../core/timestamp.ts';
+import { newUid } from './meta.ts';
 import { KeyMissing, RevisionConflict, type Store } from './store.ts';
 
 /** kube-apiserver --event-ttl. */
@@ -34,7 +35,7 @@ export function seedObjects(store: Store, nowMs: number): void {
 }
 
 function seed(kind: string, metadata: KubeObject['metadata'], nowMs: number): KubeObject {
-  return { apiVersion: 'v1', kind, metadata: { ...metadata, uid: newUid(), creationTimestamp: formatTime(nowMs) } };
+  return { apiVersion: 'v1', kind, metadata: { ...metadata, uid: newUid(), creationTimestamp: timestamp(nowMs) } };
 }
 
 export function expireEvents(store: Store, nowMs: number): void {

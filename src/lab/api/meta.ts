@@ -4,11 +4,6 @@ import { equalJson, isObject, type Json, type JsonObject, type KubeObject, type 
 import { dns1123Subdomain, labelValue, qualifiedName } from './names.ts';
 import { badRequest, field, type FieldError } from './status.ts';
 
-/** metav1.Time: seconds, UTC. */
-export function formatTime(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
-}
-
 export function newUid(): string {
   return randomUUID();
 }

@@ -4,7 +4,7 @@ import { cloneJson, isObject, numberAt, objectAt, setOwn, stringAt, stringsAt, v
 import type { Json, JsonObject, KubeObject } from './json.ts';
 import { selectorText } from './kinds/selector.ts';
 import { deleteObject, deleteOptions } from './delete.ts';
-import { formatTime } from './meta.ts';
+import { timestamp } from '../../core/timestamp.ts';
 import { applyPatch, patchTypeOf } from './patch.ts';
 import { apiVersionOf, type ScalePaths } from './resource.ts';
 import * as status from './status.ts';
@@ -89,7 +89,7 @@ export async function bindPod(parts: ApiParts, target: Target, body: JsonObject,
     type: 'PodScheduled',
     status: 'True',
     lastProbeTime: null,
-    lastTransitionTime: formatTime(parts.clock.nowMs()),
+    lastTransitionTime: timestamp(parts.clock.nowMs()),
   };
   const others = cloneJson(valueAt(bound, 'status', 'conditions') ?? []);
   const conditions = [

@@ -2,6 +2,7 @@
 import type { Admission, AdmissionRequest } from './admission.ts';
 import { cloneJson, equalJson, isObject, stringAt, textOf } from './json.ts';
 import type { Json, JsonObject, KubeObject } from './json.ts';
+import { timestamp } from '../../core/timestamp.ts';
 import * as meta from './meta.ts';
 import { applyPatch, patchTypeOf } from './patch.ts';
 import type { Registry } from './registry.ts';
@@ -223,7 +224,7 @@ function stamp(object: KubeObject, resource: Resource, nowMs: number): void {
   }
   meta.dropEmptyMeta(own);
   own.uid = meta.newUid();
-  own.creationTimestamp = meta.formatTime(nowMs);
+  own.creationTimestamp = timestamp(nowMs);
   if (resource.behaviour.generation === true) own.generation = 1;
   else delete own.generation;
 }

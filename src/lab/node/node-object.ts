@@ -7,6 +7,7 @@ import { formatErrorChain } from '../../core/error.ts';
 import type { Logger } from '../../core/log.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { isAlreadyExists } from '../../kube/error.ts';
+import { timestamp } from '../../core/timestamp.ts';
 
 /** kubelet's nodeStatusReportFrequency is 5 minutes beside leases; without leases it was 10 s. */
 const heartbeatMs = 10_000;
@@ -31,7 +32,7 @@ export async function registerNode(node: NodeIdentity, signal: AbortSignal): Pro
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
   }
-  const readySince = now();
+  const readySince = timestamp(Date.now());
   await beat(node, readySince);
   void (async () => {
     while (!signal.aborted) {
@@ -90,10 +91,6 @@ function nodeStatus(node: NodeIdentity, readySince: string): object {
         message: 'kubelet has sufficient PID available',
       },
       { type: 'Ready', status: 'True', reason: 'KubeletReady', message: 'kubelet is posting ready status' },
-    ].map((condition) => ({ ...condition, lastHeartbeatTime: now(), lastTransitionTime: readySince })),
+    ].map((condition) => ({ ...condition, lastHeartbeatTime: timestamp(Date.now()), lastTransitionTime: readySince })),
   };
-}
-
-function now(): string {
-  return new Date().toISOString().replace(/\.\d+Z$/, 'Z');
 }

@@ -9,6 +9,7 @@ import type {
   PodStatus,
   ContainerStateTerminated,
 } from './pod-api.ts';
+import { timestamp } from '../../core/timestamp.ts';
 
 export interface StatusInput {
   readonly pod: Pod;
@@ -60,7 +61,7 @@ export function podStatus(input: StatusInput): PodStatus {
     hostIP: input.hostIps[0],
     hostIPs: input.hostIps.map((ip) => ({ ip })),
     ...(record.podIps.length === 0 ? {} : { podIP: record.podIps[0], podIPs: record.podIps.map((ip) => ({ ip })) }),
-    startTime: new Date(record.startTimeMs).toISOString().replace(/\.\d+Z$/, 'Z'),
+    startTime: timestamp(record.startTimeMs),
     conditions: [
       condition(input, 'PodReadyToStartContainers', input.sandboxReady && !ended),
       condition(
@@ -136,7 +137,7 @@ function containerState(input: StatusInput, spec: Container, isInit: boolean, in
     const waitsForInits = !isInit && !initialized;
     return { waiting: { reason: waitsForInits || isInit ? 'PodInitializing' : 'ContainerCreating' } };
   }
-  if (isRunning(own)) return { running: { startedAt: seconds(own.startedAtMs) } };
+  if (isRunning(own)) return { running: { startedAt: timestamp(own.startedAtMs) } };
   if (shouldRestart(pod, own, isInit) && own.backoffMs > 0 && nowMs < restartAtMs(own)) {
     return { waiting: { reason: 'CrashLoopBackOff', message: backoffMessage(pod, own) } };
   }
@@ -160,8 +161,8 @@ function terminated(record: Omit<ContainerRecord, 'last'>): ContainerStateTermin
     exitCode: record.exitCode ?? 0,
     reason: record.reason ?? (record.exitCode === 0 ? 'Completed' : 'Error'),
     ...(record.message === undefined ? {} : { message: record.message }),
-    startedAt: seconds(record.startedAtMs),
-    finishedAt: seconds(record.finishedAtMs ?? record.startedAtMs),
+    startedAt: timestamp(record.startedAtMs),
+    finishedAt: timestamp(record.finishedAtMs ?? record.startedAtMs),
     containerID: `sluice://${record.id}`,
   };
 }
@@ -179,7 +180,7 @@ function condition(
     type,
     status,
     lastProbeTime: null,
-    lastTransitionTime: same ? before.lastTransitionTime : seconds(input.nowMs),
+    lastTransitionTime: same ? before.lastTransitionTime : timestamp(input.nowMs),
     ...(holds && why.reason !== 'PodCompleted' ? {} : why),
   };
 }
@@ -196,9 +197,4 @@ function qosClass(pod: Pod): string {
     ['cpu', 'memory'].every((name) => limits[name] !== undefined && limits[name] === (requests[name] ?? limits[name])),
   );
   return guaranteed ? 'Guaranteed' : 'Burstable';
-}
-
-/** metav1.Time has whole seconds. */
-function seconds(ms: number): string {
-  return new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 }

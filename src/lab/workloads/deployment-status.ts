@@ -7,6 +7,7 @@ import type { DeploymentParts } from './deployment.ts';
 import { isActive, isAvailable, isReady } from './pod-state.ts';
 import { sameStatus } from './replica-set.ts';
 import { rolloutLimits } from './rollout.ts';
+import { timestamp } from '../../core/timestamp.ts';
 
 type Status = NonNullable<Deployment['status']>;
 
@@ -118,7 +119,7 @@ function hasProgressed(before: Status, after: Status): boolean {
 /** lastTransitionTime follows the status, lastUpdateTime also the reason and any progress. */
 function stamp(condition: Condition, before: readonly Condition[], progressed: boolean, nowMs: number): Condition {
   const old = before.find(({ type }) => type === condition.type);
-  const now = new Date(nowMs).toISOString().replace(/\.\d+Z$/, 'Z');
+  const now = timestamp(nowMs);
   const sameState =
     old?.status === condition.status && old.reason === condition.reason && old.message === condition.message;
   const still = sameState && !(progressed && condition.type === 'Progressing');

@@ -10,6 +10,7 @@ import { claim } from './ownership.ts';
 import { byDeletionPreference, isActive, isReady } from './pod-state.ts';
 import { sameStatus } from './replica-set.ts';
 import { podFromTemplate } from './template.ts';
+import { timestamp } from '../../core/timestamp.ts';
 
 interface End {
   readonly type: 'Complete' | 'Failed';
@@ -93,7 +94,7 @@ interface Count {
 }
 
 function planStatus(job: Job, { active, succeeded, failed, end }: Count, nowMs: number): Action[] {
-  const now = new Date(nowMs).toISOString().replace(/\.\d+Z$/, 'Z');
+  const now = timestamp(nowMs);
   const status = {
     ...job.status,
     startTime: job.status?.startTime ?? now,

@@ -22,6 +22,7 @@ import { planJob } from './job.ts';
 import { planReplicaSet } from './replica-set.ts';
 import { planScheduling, type Decision } from './scheduler.ts';
 import { planStatefulSet } from './stateful-set.ts';
+import { timestamp } from '../../core/timestamp.ts';
 
 export interface WorkloadsOptions {
   readonly client: KubeClient;
@@ -214,7 +215,7 @@ async function bind(
 async function markUnschedulable(pod: Pod, message: string, context: SchedulerContext): Promise<void> {
   const before = pod.status?.conditions?.find(({ type }) => type === 'PodScheduled');
   if (before?.status === 'False' && before.message === message) return;
-  const lastTransitionTime = new Date(context.clock.nowMs()).toISOString().replace(/\.\d+Z$/, 'Z');
+  const lastTransitionTime = timestamp(context.clock.nowMs());
   const condition = {
     type: 'PodScheduled',
     status: 'False',
