@@ -1,11 +1,12 @@
 import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
+import type { FastifyInstance } from 'fastify';
 import { leases } from '../api/resources.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
 import { readSettings, type Settings } from '../ipam/settings.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
-import { createAdmission } from './admission-server.ts';
+import { createAdmission, type Admission } from './admission-server.ts';
 import { createHealthServer } from './health.ts';
 import { LeaderElection } from './leader.ts';
 import { ControllerMetrics } from './metrics.ts';
@@ -33,8 +34,16 @@ export async function startController(options: ControllerOptions): Promise<Runni
   const health = createHealthServer(() => progress.notReady, metrics.registry);
   const settings = options.settings ?? readSettings(undefined).settings;
   const admission = await createAdmission({ ...options, client, clock, settings });
-  const healthUrl = await health.listen({ host: options.healthHost ?? '127.0.0.1', port: options.healthPort });
-  const webhookUrl = await admission.server.listen({ host: options.webhook.host, port: options.webhook.port });
+  const close = async (): Promise<void> => {
+    await admission.server.close();
+    await health.close();
+    client.close();
+  };
+  const { healthUrl, webhookUrl } = await openPorts(health, admission, options).catch(async (error: unknown) => {
+    // An open port keeps the process, which its supervisor then takes for one that is still starting.
+    await close();
+    throw error;
+  });
   const address: WebhookAddress =
     options.webhook.service === undefined
       ? { kind: 'url', hostPort: options.webhook.url ?? new URL(webhookUrl).host }
@@ -55,12 +64,33 @@ export async function startController(options: ControllerOptions): Promise<Runni
     );
     stop.abort();
     await upkeep;
-    await admission.server.close();
-    await health.close();
-    client.close();
+    await close();
   });
   stopped.catch(() => undefined);
   return { webhookUrl, healthUrl, ready: ready.promise, stopped };
+}
+
+async function openPorts(health: FastifyInstance, admission: Admission, options: ControllerOptions) {
+  const { healthHost = '127.0.0.1', healthPort, webhook } = options;
+  return {
+    healthUrl: await listen(health, { host: healthHost, port: healthPort }, '--health-port'),
+    webhookUrl: await listen(admission.server, { host: webhook.host, port: webhook.port }, '--webhook-port'),
+  };
+}
+
+async function listen(server: FastifyInstance, at: { host: string; port: number }, flag: string): Promise<string> {
+  try {
+    return await server.listen(at);
+  } catch (cause) {
+    throw new SluiceError({
+      code: 'internal',
+      operation: 'listen on',
+      object: `${at.host}:${at.port} (${flag})`,
+      what: 'the port cannot be had',
+      remedy: 'end the process that has the port (ss -tlnp), or give another one',
+      cause,
+    });
+  }
 }
 
 interface Parts {

@@ -2,12 +2,12 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createCredentials, type Credentials } from '../../src/lab/api/credentials.ts';
 import type { ApiToken } from '../../src/lab/api/server.ts';
 import { ContractClient, type Endpoint } from '../../src/lab/contract/client.ts';
+import { freePort } from '../../src/lab/free-port.ts';
 import { binaryPath } from './build.ts';
 
 export interface RealApiServer extends Endpoint {
@@ -144,12 +144,4 @@ async function end(child: ChildProcess): Promise<void> {
   const timer = setTimeout(() => child.kill('SIGKILL'), 5000);
   await exited;
   clearTimeout(timer);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

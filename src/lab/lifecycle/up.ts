@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { spawn } from 'node:child_process';
 import { closeSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
-import { createConnection, createServer, type AddressInfo } from 'node:net';
+import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import type { EnforcementMode } from '../../api/agent-api.ts';
 import type { KubeObject } from '../../api/kubernetes.ts';
@@ -14,6 +14,7 @@ import { ensureBpffs } from '../../kernel/mount.ts';
 import { packageRoot } from '../../kernel/package-root.ts';
 import { createKubeClient, type KubeClient } from '../../kube/client.ts';
 import { loadKubeConfig } from '../../kube/config.ts';
+import { freePort } from '../free-port.ts';
 import { labLayout, nodeNames, nodePaths, type LabLayout } from '../layout.ts';
 import { identifyProcess, isAlive, type ProcessId } from '../process.ts';
 import { ensureNode, ensureSwitch, maxNodes } from '../underlay/underlay.ts';
@@ -204,18 +205,6 @@ async function newState(options: LabUpOptions): Promise<LabState> {
     createdAt: new Date().toISOString(),
     path: options.path,
   };
-}
-
-/** The port must be known before the process that takes it starts, and stay the same over its restarts. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 function checkNodes(count: number): void {

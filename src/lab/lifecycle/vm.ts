@@ -5,12 +5,13 @@ import { dirname, join } from 'node:path';
 import { systemClock } from '../../core/clock.ts';
 import { SluiceError } from '../../core/error.ts';
 import { packageRoot } from '../../kernel/package-root.ts';
+import { freePort } from '../free-port.ts';
 import { readLabVm, startLabVm, type LabVm } from '../vm/lab-vm.ts';
 import { runInLabVm } from '../vm/lab-vm-job.ts';
 import { cliCommand } from './entry.ts';
 import { writeFileAtomically, writeLabState, type LabState } from './state.ts';
 import type { LabStatus } from './status.ts';
-import { freePort, type LabUpOptions } from './up.ts';
+import type { LabUpOptions } from './up.ts';
 
 /** On the guest's tmpfs. */
 const guestDir = '/run/sluice-lab';

@@ -8,10 +8,10 @@
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '../../core/clock.ts';
 import { SluiceError } from '../../core/error.ts';
+import { freePort } from '../free-port.ts';
 import { identifyProcess, isAlive, signalProcess, type ProcessId } from '../process.ts';
 import { serveJobsScript } from './guest-main.ts';
 import { runInitramfs, type GuestMount } from './initramfs.ts';
@@ -166,18 +166,6 @@ function isOurQemu(pid: number, vmDir: string): boolean {
 function waitUntilDead(process: ProcessId): void {
   const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let waitedMs = 0; isAlive(process) && waitedMs < 5000; waitedMs += 20) Atomics.wait(pause, 0, 0, 20);
-}
-
-/** Another process may take it before QEMU does; QEMU then says so and nothing has been started. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 function alreadyRunning(dir: string, vm: LabVm): SluiceError {
