@@ -15,8 +15,12 @@ export interface TrafficCount {
 
 export type TrafficMode = 'echo' | 'udp-ask' | 'udp-fire' | 'tcp-stream';
 
+const emulated = process.env['SLUICE_VM'] === '1';
 /** Under emulation even the start of a process takes its time. */
-const patienceMs = process.env['SLUICE_VM'] === '1' ? 600_000 : 60_000;
+const patienceMs = emulated ? 600_000 : 60_000;
+/** How many times slower traffic is sent under emulation, and how long udp-ask waits for an answer: test/traffic-process.mjs. */
+export const slowness = emulated ? 10 : 1;
+export const answerMs = emulated ? 30_000 : 2_000;
 
 export class Traffic implements Disposable {
   readonly #child: ChildProcess;
@@ -38,7 +42,7 @@ export class Traffic implements Disposable {
   static launch(netns: string, mode: TrafficMode, host: string, port: number): Traffic {
     const script = join(packageRoot(), 'test/traffic-process.mjs');
     // The VM's one emulated CPU is the agent's first, as it would be on a node with more of them.
-    const priority = process.env['SLUICE_VM'] === '1' ? '19' : '0';
+    const priority = emulated ? '19' : '0';
     const args = ['-n', priority, 'nsenter', `--net=${netns}`, process.execPath, script, mode, host, String(port)];
     return new Traffic(spawn('nice', args, { stdio: ['pipe', 'pipe', 'inherit'] }));
   }
