@@ -6,6 +6,14 @@ const doors = [
   { name: 'koffi', message: 'Foreign calls live in src/kernel/ffi.ts only; use the typed wrappers of src/kernel.' },
 ];
 
+const packageImport = 'ImportExpression[source.value=/^(?!\\.|node:)/]';
+/** A CommonJS package that is imported dynamically has in a bundle nothing but a default export; the types do not know. */
+const namesOfPackage = {
+  selector: `:not(MemberExpression[property.name="default"]) > AwaitExpression > ${packageImport}, :not(AwaitExpression) > ${packageImport}`,
+  message:
+    'Import a module of ours that exports what is needed from the package (src/core/yaml.ts), or take `.default`.',
+};
+
 export default tseslint.config(
   { ignores: ['dist/**', 'node_modules/**', '**/*.mjs', 'bin/**', '.cache/**', 'eslint.config.js'] },
   js.configs.recommended,
@@ -20,6 +28,7 @@ export default tseslint.config(
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
       '@typescript-eslint/require-await': 'off',
       'no-restricted-imports': ['error', { paths: doors }],
+      'no-restricted-syntax': ['error', namesOfPackage],
       'no-restricted-exports': ['error', { restrictDefaultExports: { direct: true } }],
       'max-lines': ['error', { max: 500, skipBlankLines: true, skipComments: true }],
       'max-lines-per-function': ['error', { max: 70, skipBlankLines: true, skipComments: true }],

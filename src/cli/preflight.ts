@@ -79,7 +79,7 @@ interface RbacObject {
 /** What deploy/rbac.yaml gives to whom. */
 export async function readGrants(): Promise<Grant[]> {
   const [{ parseAllDocuments }, { packageRoot }] = await Promise.all([
-    import('yaml'),
+    import('../core/yaml.ts'),
     import('../kernel/package-root.ts'),
   ]);
   const text = readFileSync(join(packageRoot(), 'deploy/rbac.yaml'), 'utf8');

@@ -255,7 +255,7 @@ async function readBody(request: IncomingMessage): Promise<Json> {
   if (type.includes('protobuf')) return readProtobuf(bytes);
   const text = bytes.toString('utf8');
   try {
-    if (type.endsWith('yaml')) return (await import('./yaml.ts')).parse(text) as Json;
+    if (type.endsWith('yaml')) return (await import('../../core/yaml.ts')).parse(text) as Json;
     return JSON.parse(text) as Json;
   } catch (error) {
     throw status.badRequest(
