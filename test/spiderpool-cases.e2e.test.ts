@@ -7,6 +7,7 @@ import { affinityCases } from './cases/affinity.ts';
 import { annotationCases } from './cases/annotation.ts';
 import { assignCases } from './cases/assign.ts';
 import { bedUp, type Bed } from './cases/bed.ts';
+import { detectionCases } from './cases/detection.ts';
 import { ippoolCases } from './cases/ippool.ts';
 import { multusCases } from './cases/multus.ts';
 import { refusedMultusCases } from './cases/multus-refused.ts';
@@ -46,7 +47,10 @@ describe('Spiderpool’s cases', () => {
     subnetCases(theBed);
   });
 
-  describe('one after another', () => outageCases(theBed));
+  describe('one after another', () => {
+    detectionCases(theBed);
+    outageCases(theBed);
+  });
 
   it('needed no more rights than deploy/rbac.yaml gives', () => {
     const log = readFileSync(join(theBed().dir, 'logs', 'control-plane.log'), 'utf8');

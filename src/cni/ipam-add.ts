@@ -127,8 +127,8 @@ async function allocateChecked(
     }
     if (ownership.staticKind !== undefined || conflicts.some(({ allocation }) => !allocation.isNew))
       throw conflictError(first);
-    for (const { allocation } of conflicts) {
-      state.setAside(allocation.address);
+    for (const { allocation, owner } of conflicts) {
+      state.setAside({ address: allocation.address, owner });
       await giveBack(state, allocation.pool.metadata.name ?? '', key, 'this pod');
     }
     if (attempt === conflictTries) throw conflictError(first);

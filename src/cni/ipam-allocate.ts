@@ -1,8 +1,8 @@
 import { spiderErrors } from '../api/spider.ts';
 import type { SpiderIPPool } from '../api/spiderippool.ts';
 import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
-import type { IpRange } from '../core/ip-range.ts';
-import { parsePrefix, prefixContains, type IpAddress, type IpFamily } from '../core/ip.ts';
+import { rangeContains, type IpRange } from '../core/ip-range.ts';
+import { formatIp, parsePrefix, prefixContains, type IpAddress, type IpFamily } from '../core/ip.ts';
 import type { RecordedAddress } from '../ipam/endpoint-record.ts';
 import { intersectRanges, mergedAddresses } from '../ipam/pool-addresses.ts';
 import {
@@ -16,7 +16,7 @@ import {
 import { filterPools, unfitReason, type PoolUser } from '../ipam/pool-filter.ts';
 import { defaultPoolNames, expandNames, type Selection } from '../ipam/pool-selection.ts';
 import { reservedRanges } from '../ipam/reserved-ranges.ts';
-import type { IpamState } from './ipam-state.ts';
+import type { AsideAddress, IpamState } from './ipam-state.ts';
 import { poolNotFound } from './ipam-writer.ts';
 
 /** One address of one family for one interface. */
@@ -126,8 +126,9 @@ async function allocateFrom(
   signal: AbortSignal,
 ): Promise<PoolAllocation> {
   const { deps, writer } = state;
+  const aside = state.aside(user.family);
   const reserved = [
-    ...state.aside(user.family),
+    ...aside.map(({ address }) => ({ first: address, last: address })),
     ...reservedByOlder(known, writer.known()),
     ...reservedRanges(await deps.reservedIps(signal), user.family),
   ];
@@ -135,7 +136,11 @@ async function allocateFrom(
     const reason = unfitReason(pool, user);
     if (reason !== undefined) throw nothingFits(user, [book.poolName], [reason]);
     const result = book.allocate(key, reserved);
-    if (isExhausted(result)) throw exhausted(book.poolName, result, deps.maxRecordsPerPool ?? maxRecordsPerPool);
+    if (isExhausted(result)) {
+      const own = mergedAddresses(pool.spec);
+      const taken = aside.filter(({ address }) => own.some((range) => rangeContains(range, address)));
+      throw exhausted(book.poolName, result, deps.maxRecordsPerPool ?? maxRecordsPerPool, taken);
+    }
     return { ...result, pool };
   };
   return writer.run(known.metadata.name ?? '', 'allocation', operation, signal);
@@ -170,9 +175,18 @@ function holdsKey(pool: SpiderIPPool, key: AllocationKey): boolean {
   return pool.status?.allocatedIPs?.includes(`"${key.podUid}"`) ?? false;
 }
 
-function exhausted(poolName: string, { exhausted: by }: Exhaustion, maxRecords: number): SluiceError {
+/** Names of those that are set aside not more than an event can hold. */
+const asideNamed = 5;
+
+function exhausted(
+  poolName: string,
+  { exhausted: by }: Exhaustion,
+  maxRecords: number,
+  aside: readonly AsideAddress[],
+): SluiceError {
   const reasons = {
-    addresses: '',
+    addresses:
+      aside.length === 0 ? '' : `, and others on the link have ${aside.length} of IPPool ${poolName}: ${owners(aside)}`,
     records: `, threshold of IP records(<=${maxRecords}) for IPPool ${poolName} exceeded`,
     bytes: `, status.allocatedIPs of IPPool ${poolName} would be larger than ${maxDocumentBytes} bytes`,
   };
@@ -186,6 +200,11 @@ function exhausted(poolName: string, { exhausted: by }: Exhaustion, maxRecords: 
         ? `add addresses to spec.ips of SpiderIPPool ${poolName}, name a further pool, or delete pods that use it`
         : `divide the addresses of ${poolName} among several SpiderIPPools, and name them all`,
   });
+}
+
+function owners(aside: readonly AsideAddress[]): string {
+  const named = aside.slice(0, asideNamed).map(({ address, owner }) => `${formatIp(address)} is located at ${owner}`);
+  return [...named, ...(aside.length > asideNamed ? ['…'] : [])].join(', ');
 }
 
 function nothingFits(user: PoolUser, names: readonly string[], reasons: readonly string[]): SluiceError {

@@ -57,7 +57,8 @@ describe('ADD asks the link', { skip: whyNoKernelTests() ?? false }, () => {
     assert.equal(readSysctl(pair.pod, key), '0', 'the kernel need not ask again');
 
     await clock.advance(600_001);
-    await assert.rejects(addresses('c'), /all IP addresses used out/);
+    const whose = `and others on the link have 1 of IPPool p4: ${address.peer4} is located at ${mac(pair.peer)}`;
+    await assert.rejects(addresses('c'), new RegExp(`all IP addresses used out, ${whose}`));
     assert.equal(told.length, 4, 'asked again');
     assert.deepEqual(
       Object.keys(api.records('p4')),

@@ -14,6 +14,8 @@ export interface DetectionOptions {
 
 export interface Conflict {
   readonly allocation: PoolAllocation;
+  /** The link address of who has it. */
+  readonly owner: string;
   readonly message: string;
 }
 
@@ -30,7 +32,7 @@ export async function findConflicts(
     if (owner === undefined) return [];
     const ip = formatIp(allocation.address);
     const what = `ip conflict: pod's interface ${place.interfaceName} with an conflicting ip ${ip}, ${ip} is located at ${owner}`;
-    return [{ allocation, message: what }];
+    return [{ allocation, owner, message: what }];
   });
 }
 

@@ -1,5 +1,4 @@
 import type { CniRequest } from '../api/cni.ts';
-import type { IpRange } from '../core/ip-range.ts';
 import { formatIp, type IpAddress, type IpFamily } from '../core/ip.ts';
 import { SluiceError } from '../core/error.ts';
 import type { AllocationRecord } from '../ipam/allocated-ips.ts';
@@ -13,6 +12,12 @@ import { PoolWriter } from './ipam-writer.ts';
 /** How long an address that somebody else has is not handed out by this node. */
 const setAsideMs = 600_000;
 
+/** What somebody else has, who has this link address: left alone for a while. */
+export interface AsideAddress {
+  readonly address: IpAddress;
+  readonly owner: string;
+}
+
 /** The plugin's surroundings, its writers, and which container each attachment belongs to. */
 export class IpamState {
   readonly deps: IpamDeps;
@@ -20,22 +25,19 @@ export class IpamState {
   readonly endpoints: EndpointBook;
   readonly owners: OwnerResolver;
   readonly #attachments = new Map<string, KnownAttachment>();
-  /** Addresses that somebody else was found at → until when they are left alone. */
-  readonly #aside = new Map<string, { readonly address: IpAddress; readonly untilMs: number }>();
+  /** Addresses that somebody else was found at. */
+  readonly #aside = new Map<string, AsideAddress & { readonly untilMs: number }>();
   /** Pod UID → ADDs under way. */
   readonly #adding = new Map<string, number>();
 
-  setAside(address: IpAddress): void {
-    this.#aside.set(formatIp(address), { address, untilMs: this.deps.clock.nowMs() + setAsideMs });
+  setAside(found: AsideAddress): void {
+    this.#aside.set(formatIp(found.address), { ...found, untilMs: this.deps.clock.nowMs() + setAsideMs });
   }
 
-  /** As ranges of one address each. */
-  aside(family: IpFamily): IpRange[] {
+  aside(family: IpFamily): AsideAddress[] {
     const nowMs = this.deps.clock.nowMs();
     for (const [text, { untilMs }] of this.#aside) if (untilMs <= nowMs) this.#aside.delete(text);
-    return [...this.#aside.values()]
-      .filter(({ address }) => address.family === family)
-      .map(({ address }) => ({ first: address, last: address }));
+    return [...this.#aside.values()].filter(({ address }) => address.family === family);
   }
 
   constructor(deps: IpamDeps) {

@@ -35,6 +35,8 @@ export interface LabLayout extends LabIdentity {
   /** Of the accounts in deploy/rbac.yaml; the agents' is as seen from inside the node namespaces. */
   readonly agentKubeconfig: string;
   readonly controllerKubeconfig: string;
+  /** conf.yml of agents and controller, as a cluster mounts its ConfigMap. */
+  readonly confFile: string;
   readonly logsDir: string;
   readonly apiDir: string;
   readonly controllerDir: string;
@@ -63,6 +65,7 @@ export function labLayout({ dir, id }: LabIdentity): LabLayout {
     nodeKubeconfig: join(dir, 'node.kubeconfig'),
     agentKubeconfig: join(dir, 'agent.kubeconfig'),
     controllerKubeconfig: join(dir, 'controller.kubeconfig'),
+    confFile: join(dir, 'conf.yml'),
     logsDir: join(dir, 'logs'),
     apiDir: join(dir, 'api'),
     controllerDir: join(dir, 'controller'),

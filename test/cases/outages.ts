@@ -12,26 +12,10 @@ import { labStatus } from '../../src/lab/lifecycle/status.ts';
 import { readReport } from '../../src/lab/lifecycle/supervise.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { caseOf, fromPools, ipsOf, type Bed, type CaseSpace } from './bed.ts';
+import { killAll, processes } from './processes.ts';
 import { workload } from './workloads.ts';
 
 const patience = { timeoutMs: 180_000 };
-
-async function processes(bed: Bed, name: RegExp): Promise<{ readonly name: string; readonly pid: number }[]> {
-  const { processes: all } = await labStatus({ dir: bed.dir });
-  return all.flatMap(({ name: own, pid }) => (name.test(own) && pid !== undefined ? [{ name: own, pid }] : []));
-}
-
-/** kill -9. Resolves when their successors run. */
-async function killAll(bed: Bed, name: RegExp): Promise<void> {
-  const before = await processes(bed, name);
-  assert.ok(before.length > 0, String(name));
-  for (const { pid } of before) process.kill(pid, 'SIGKILL');
-  const isBack = async (): Promise<boolean> => {
-    const { processes: now } = await labStatus({ dir: bed.dir });
-    return before.every((old) => now.some((own) => own.name === old.name && own.alive && own.pid !== old.pid));
-  };
-  await waitFor(`${String(name)} to run again`, isBack, patience);
-}
 
 /** Until the API server and the webhooks behind it answer again. */
 async function admitted(c: CaseSpace, name: string): Promise<string> {

@@ -49,6 +49,7 @@ function removeFiles(lab: LabLayout): void {
       lab.nodeKubeconfig,
       lab.agentKubeconfig,
       lab.controllerKubeconfig,
+      lab.confFile,
       lab.processesFile,
       lab.cniBinDir,
       lab.logsDir,

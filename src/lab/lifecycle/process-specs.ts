@@ -26,6 +26,7 @@ export function memberSpecs(lab: LabLayout, state: LabState): ProcessSpec[] {
       ...['--kubeconfig', lab.controllerKubeconfig],
       ...['--webhook-port', String(state.webhookPort)],
       ...['--health-port', String(state.healthPort)],
+      ...['--config', lab.confFile],
     ],
   };
   return [controller, ...nodeNames(state.nodes).flatMap((name) => nodeSpecs(lab, state, name))];
@@ -41,6 +42,7 @@ function nodeSpecs(lab: LabLayout, state: LabState, name: string): ProcessSpec[]
     ...['--state-dir', node.agentStateDir],
     ...['--cni-socket', node.cniSocket],
     ...['--agent-socket', node.agentSocket],
+    ...['--config', lab.confFile],
     ...['--policy-enforcement', state.policyEnforcement ?? 'default'],
     ...['--attachment-namespace', labDefaultNetwork.namespace],
     ...['--cluster-network', `${labDefaultNetwork.namespace}/${labDefaultNetwork.name}`],

@@ -94,10 +94,13 @@ async function bringUp(state: LabState, options: LabUpOptions): Promise<string> 
   return lab.kubeconfig;
 }
 
+const confOfLab = '# Of agents and controller, which read it when they start: docs/reference/configuration.md\n';
+
 function prepareHost(lab: LabLayout, state: LabState): void {
   for (const dir of [lab.logsDir, lab.apiDir]) mkdirSync(dir, { recursive: true, mode: 0o700 });
   Cgroup.named(lab.cgroup).create();
   linkPlugins(lab);
+  if (!existsSync(lab.confFile)) writeFileAtomically(lab.confFile, confOfLab);
   ensureSwitch(lab.switchNetns);
   nodeNames(state.nodes).forEach((name, index) => {
     const node = nodePaths(lab, name);
