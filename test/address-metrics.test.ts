@@ -25,7 +25,38 @@ function names(registry: Registry): string[] {
   return registry.getMetricsAsArray().map(({ name }) => name);
 }
 
+/** Spiderpool's docs/reference/metrics.md, without the ending that counters have. */
+function documentedNames(): string[] {
+  const allocation = 'failure_ update_ippool_conflict_ err_internal_ err_no_available_pool_ err_retries_exhausted_';
+  const release = 'failure_ update_ippool_conflict_ err_internal_ err_retries_exhausted_';
+  const counters = (prefix: string, all: string): string[] => ['', ...all.split(' ')].map((n) => `${prefix}${n}counts`);
+  const times = ['allocation', 'release'].flatMap((operation) =>
+    ['', 'average_', 'max_', 'min_', 'latest_'].flatMap((which) =>
+      ['', 'limit_'].map((what) => `spiderpool_ipam_${operation}_${which}${what}duration_seconds`),
+    ),
+  );
+  return [
+    ...counters('spiderpool_ipam_allocation_', `${allocation} err_ip_used_out_`),
+    ...counters('spiderpool_ipam_release_', release),
+    ...times,
+    ...['auto_pool_waited_for_available', 'ippool_total_ip', 'ippool_available_ip'].map(debug),
+    ...['subnet_ippool', 'subnet_total_ip', 'subnet_available_ip'].map(debug),
+    ...['ip_gc', 'ip_gc_failure', 'total_ippool', 'total_subnet'].map((name) => `spiderpool_${name}_counts`),
+  ];
+}
+
+function debug(name: string): string {
+  return `spiderpool_debug_${name}_counts`;
+}
+
 describe('metrics of addresses', () => {
+  it('are the documented ones, all of them', () => {
+    const registry = new Registry();
+    void new IpamMetrics(registry);
+    const all = [...names(registry), ...names(new ControllerMetrics().registry)];
+    assert.deepEqual(all.map((name) => name.replace(/_total$/, '')).sort(), documentedNames().sort());
+  });
+
   it('have the names that the page has, the gauges beside a histogram by their first', () => {
     const registry = new Registry();
     void new IpamMetrics(registry);

@@ -9,8 +9,14 @@ const buckets = [0.1, 0.3, 0.5, 1, 3, 5, 7, 10, 15];
 
 export class IpamMetrics implements IpamObserver {
   readonly #operations: Readonly<Record<PoolPurpose, OperationMetrics>>;
+  readonly #autoPoolWaits: Counter;
 
   constructor(registry: Registry) {
+    this.#autoPoolWaits = counter(
+      registry,
+      'spiderpool_debug_auto_pool_waited_for_available_counts',
+      'Requests that waited for the pool of an application',
+    );
     this.#operations = {
       allocation: new OperationMetrics(registry, 'allocation', {
         ipam_no_pool: 'err_no_available_pool',
@@ -24,23 +30,25 @@ export class IpamMetrics implements IpamObserver {
   /** The handler, measured. */
   measured(handler: PluginHandler, nowMs: () => number): PluginHandler {
     return async (request, signal) => {
-      const metrics =
-        request.command === 'ADD'
-          ? this.#operations.allocation
-          : request.command === 'DEL'
-            ? this.#operations.release
-            : undefined;
-      const begunMs = nowMs();
-      metrics?.begun();
-      try {
-        return await handler(request, signal);
-      } catch (error) {
-        metrics?.failed(error);
-        throw error;
-      } finally {
-        metrics?.ended((nowMs() - begunMs) / 1000);
-      }
+      const call = () => handler(request, signal);
+      if (request.command === 'ADD') return this.measure('allocation', nowMs, call);
+      return request.command === 'DEL' ? this.measure('release', nowMs, call) : call();
     };
+  }
+
+  /** The request, measured, whichever way it came. */
+  async measure<T>(purpose: PoolPurpose, nowMs: () => number, call: () => Promise<T>): Promise<T> {
+    const metrics = this.#operations[purpose];
+    const begunMs = nowMs();
+    metrics.begun();
+    try {
+      return await call();
+    } catch (error) {
+      metrics.failed(error);
+      throw error;
+    } finally {
+      metrics.ended((nowMs() - begunMs) / 1000);
+    }
   }
 
   poolConflict(purpose: PoolPurpose): void {
@@ -49,6 +57,10 @@ export class IpamMetrics implements IpamObserver {
 
   poolQueued(purpose: PoolPurpose, waitedMs: number): void {
     this.#operations[purpose].queuing.observe(waitedMs / 1000);
+  }
+
+  autoPoolAwaited(): void {
+    this.#autoPoolWaits.inc();
   }
 }
 

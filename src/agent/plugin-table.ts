@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { createCoordinatorPlugin } from '../cni/coordinator.ts';
 import { createIfacerPlugin } from '../cni/ifacer.ts';
 import type { PluginTable } from '../cni/invoke.ts';
+import { addInterface } from '../cni/ipam-add.ts';
 import { createKubeIpamDeps } from '../cni/ipam-kube.ts';
 import { StaleRecords } from '../cni/ipam-stale.ts';
 import { IpamState } from '../cni/ipam-state.ts';
@@ -86,10 +87,12 @@ export function pluginTable(options: PluginOptions, parts: PluginParts): ServedP
     log,
   });
   const state = new IpamState(ipam);
-  const spiderpool = metrics.measured(createIpamPlugin(ipam, state), () => clock.monotonicMs());
+  const nowMs = (): number => clock.monotonicMs();
+  const spiderpool = metrics.measured(createIpamPlugin(ipam, state), nowMs);
   const inTurn = podTurns();
   const spiderApi = buildSpiderApi({
     state,
+    add: (request, signal) => metrics.measure('allocation', nowMs, () => addInterface(state, request, signal)),
     plugin: spiderpool,
     inTurn,
     coordinator: async (pod, signal) => (await coordinator.of(pod, signal)).config,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { IpamTestApi, type TestAgentOptions } from '../cni/ipam-test-api.ts';
+import { addInterface } from '../cni/ipam-add.ts';
 import { parseIp } from '../core/ip.ts';
 import { createIpamPlugin } from '../cni/ipam.ts';
 import { podTurns } from './pod-turns.ts';
@@ -28,6 +29,7 @@ function made(releaseConflictIps = true, options: TestAgentOptions = {}) {
   const { state } = api.agent(options);
   const app = buildSpiderApi({
     state,
+    add: (request, signal) => addInterface(state, request, signal),
     plugin: createIpamPlugin(state.deps, state),
     inTurn: podTurns(),
     coordinator: async ({ name }) => ({ mode: name, overlayPodCIDR: [], serviceCIDR: [], tunePodRoutes: true }),

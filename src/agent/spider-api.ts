@@ -8,7 +8,7 @@ import { z } from 'zod';
 import type { CniCommand, CniRequest, PluginHandler } from '../api/cni.ts';
 import type { EndpointInterface, SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { ClusterCoordinatorConfig } from '../cni/coordinator-cluster.ts';
-import { addInterface, type InterfaceAddresses } from '../cni/ipam-add.ts';
+import type { InterfaceAddresses } from '../cni/ipam-add.ts';
 import { releasePod } from '../cni/ipam-release-pod.ts';
 import { routesOf } from '../cni/ipam-result.ts';
 import type { IpamState } from '../cni/ipam-state.ts';
@@ -20,6 +20,8 @@ import { probeRoute, runtimeRoutes } from './runtime-probes.ts';
 
 export interface SpiderApiSources {
   readonly state: IpamState;
+  /** ADD, with what the executables are told beyond a CNI result. */
+  readonly add: (request: CniRequest, signal: AbortSignal) => Promise<InterfaceAddresses>;
   /** The address plugin, for DEL. */
   readonly plugin: PluginHandler;
   /** Shared with the plugin's own callers. */
@@ -80,7 +82,8 @@ export function buildSpiderApi(sources: SpiderApiSources): FastifyInstance {
   return app;
 }
 
-function addressRoutes(app: FastifyInstance, { state, plugin, inTurn, releaseConflictIps }: SpiderApiSources): void {
+function addressRoutes(app: FastifyInstance, sources: SpiderApiSources): void {
+  const { state, add, plugin, inTurn, releaseConflictIps } = sources;
   probeRoute(app, '/v1/ipam/healthy', state.deps.notReady);
   app.post('/v1/ipam/ip', async ({ body }) => {
     const args = addSchema.parse(body);
@@ -92,7 +95,7 @@ function addressRoutes(app: FastifyInstance, { state, plugin, inTurn, releaseCon
       match_master_subnet: args.matchMasterSubnet,
     };
     const request = cniRequest('ADD', args, ipam);
-    const added = await inTurn(podKey(args), (signal) => addInterface(state, request, signal));
+    const added = await inTurn(podKey(args), (signal) => add(request, signal));
     return addAnswer(args.ifName, added, probesLeft(state, request));
   });
   app.delete('/v1/ipam/ip', async ({ body }) => {

@@ -52,9 +52,10 @@ async function waitForPool(
   signal: AbortSignal,
 ): Promise<SpiderIPPool> {
   const untilMs = deps.clock.monotonicMs() + (deps.autoPoolWaitMs ?? defaultWaitMs);
-  for (;;) {
+  for (let isFirstLook = true; ; isFirstLook = false) {
     const pool = autoPoolOf(writer.known(), owner, slot);
     if (pool !== undefined && hasRoom(pool, podUid)) return pool;
+    if (isFirstLook) deps.observe?.autoPoolAwaited();
     if (deps.clock.monotonicMs() >= untilMs) {
       // A full pool says so itself, in the words for full pools.
       if (pool !== undefined) return pool;

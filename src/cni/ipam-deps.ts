@@ -54,6 +54,8 @@ export interface IpamObserver {
   poolConflict(purpose: PoolPurpose): void;
   /** How long a request waited for its turn at the pool. */
   poolQueued(purpose: PoolPurpose, waitedMs: number): void;
+  /** The pool made for the pod's application is not there yet, or is full, and the request waits for it. */
+  autoPoolAwaited(): void;
 }
 
 /** Labels and annotations are all that counts of namespaces and nodes. */

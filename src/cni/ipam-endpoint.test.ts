@@ -306,8 +306,11 @@ describe('pools made for an application', () => {
 
   it('are waited for, and used by that application alone', async () => {
     const made = world();
-    const adding = made.agent()('ADD', 'web-1-x', { pools4 });
+    let waits = 0;
+    const observe = { poolConflict: () => undefined, poolQueued: () => undefined, autoPoolAwaited: () => waits++ };
+    const adding = made.agent({ deps: { observe } })('ADD', 'web-1-x', { pools4 });
     await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(waits, 1);
     made.addPool('auto4-web-eth0-x', {
       ...second,
       podAffinity: {
