@@ -47,6 +47,7 @@ import { sysctlsOf, tuneNode } from './node-sysctls.ts';
 import { aboutNode, recordOnPod, warnPod } from './object-events.ts';
 import { PeriodicTask } from './periodic-task.ts';
 import { pluginTable } from './plugin-table.ts';
+import { PodGuard } from './pod-guard.ts';
 import { PolicyAudit } from './policy-audit.ts';
 import { PolicyReconciler } from './policy-reconciler.ts';
 
@@ -207,9 +208,10 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
   const policy = policyReconciler(common, enforcement, audited);
   const bandwidth = bandwidthReconciler(common);
   const datapath = new EndpointDatapath(kernel.hooks);
-  const endpoints = new EndpointTable({ store, cluster, policy, bandwidth, datapath, clock, log });
+  const guard = new PodGuard({ clock, log });
+  const endpoints = new EndpointTable({ store, cluster, policy, bandwidth, datapath, guard, clock, log });
   const adoption = podAdoption(options, common, endpoints);
-  const inspection = endpointInspection({ ...common, endpoints, policy, bandwidth, datapath, adoption });
+  const inspection = endpointInspection({ ...common, endpoints, policy, bandwidth, datapath, guard, adoption });
   const hookWatch = new HookWatch({
     ...{ monitor: kernel.changes, clock, log },
     records: () => store.list(),
@@ -270,13 +272,14 @@ interface InspectionParts extends Common {
   readonly policy: PolicyReconciler;
   readonly bandwidth: BandwidthReconciler;
   readonly datapath: EndpointDatapath;
+  readonly guard: PodGuard;
   readonly adoption: PodAdoption;
 }
 
 function endpointInspection(parts: InspectionParts): EndpointInspection {
-  const { store, datapath, bandwidth, metrics, events, log } = parts;
+  const { store, datapath, bandwidth, guard, metrics, events, log } = parts;
   return new EndpointInspection({
-    ...{ store, datapath, bandwidth, log },
+    ...{ store, datapath, bandwidth, guard, log },
     rewritePolicy: (endpointId) => parts.policy.rewrite(endpointId),
     discard: (record) => parts.endpoints.discard(record),
     onRepaired: (record, { problems, findings }) => {

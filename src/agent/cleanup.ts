@@ -9,6 +9,7 @@ import type { Logger } from '../core/log.ts';
 import { Datapath } from '../datapath/datapath.ts';
 import { pinnedEndpointIds } from '../datapath/pins.ts';
 import { applyBandwidth, readBandwidth } from '../datapath/shaper.ts';
+import { removeSocketGuard } from '../datapath/socket-guard.ts';
 import { netnsInode } from '../kernel/index.ts';
 import { EndpointStore, type EndpointRecord } from './endpoint-store.ts';
 import { InstanceLock, type InstancePlaces } from './instance-lock.ts';

@@ -27,6 +27,7 @@ export interface EndpointInspectionDeps {
   readonly store: EndpointStore;
   readonly datapath: EndpointDatapath;
   readonly bandwidth: BandwidthReconciler;
+  readonly guard: { ensure(record: EndpointRecord): void };
   /** Writes the endpoint's policy again, which the kernel lost. */
   readonly rewritePolicy: (endpointId: number) => void;
   readonly discard: (record: EndpointRecord) => void;
@@ -130,6 +131,7 @@ export class EndpointInspection {
       return 'removed';
     }
     if (record !== found) store.put(record);
+    this.#deps.guard.ensure(record);
     const pins = datapath.restorePins([record]);
     const hooks = datapath.repair(record);
     if (hooks.unprogrammed) this.#deps.rewritePolicy(record.endpointId);

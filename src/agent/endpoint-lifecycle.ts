@@ -23,6 +23,7 @@ import type { EndpointRecord, EndpointStore } from './endpoint-store.ts';
 import { agentLimits } from './limits.ts';
 import { ownLimits, runtimeBandwidth, type BandwidthLimits, type BandwidthRates } from './bandwidth-sources.ts';
 import type { PodInterface } from './pod-netns.ts';
+import type { PodGuard } from './pod-guard.ts';
 import type { PolicyReconciler } from './policy-reconciler.ts';
 
 export interface EndpointTableDeps {
@@ -31,6 +32,7 @@ export interface EndpointTableDeps {
   readonly cluster: ClusterView;
   readonly policy: PolicyReconciler;
   readonly bandwidth: BandwidthReconciler;
+  readonly guard: PodGuard;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -51,6 +53,7 @@ export class EndpointTable implements EndpointLifecycle {
     const record = this.#recordOf(spec, { podUid: pod.uid, runtime, limits }, known);
     this.#deps.store.put(record);
     try {
+      this.#deps.guard.ensure(record, { isNew: true });
       this.#deps.datapath.attach(record, record.ifName);
       // In one go with the record: an inspection in between would take the limits for removed ones.
       this.#deps.bandwidth.apply(record, known);
@@ -115,6 +118,7 @@ export class EndpointTable implements EndpointLifecycle {
     const replaced = this.#orphansOn(record);
     store.put(record);
     try {
+      this.#deps.guard.ensure(record);
       datapath.register(record);
       await policy.program(record.endpointId, signal);
       if (this.#inNetns(found.netnsInode).length > 1) return this.#discard(record);
@@ -234,6 +238,7 @@ export class EndpointTable implements EndpointLifecycle {
   #discard(record: EndpointRecord): void {
     this.#removeLimits(record);
     this.#deps.datapath.detach(record);
+    this.#deps.guard.forget(record.pod.uid);
     this.#deps.store.remove(record);
     this.#deps.policy.markDirty();
   }

@@ -28,6 +28,9 @@ export const agentLimits = {
   endpointCheckMs: 10_000,
   /** Pods without a record are looked for this often. */
   adoptionCheckMs: 5_000,
+  /** The tree of cgroups is searched for those of pods at most this often, besides for each new pod; and so deep. */
+  cgroupSearchMs: 10_000,
+  cgroupDepth: 8,
   /** Records of running pods are compared with what the pods have this often. */
   staleRecordCheckMs: 60_000,
   /** Longest pause between two tries to adopt the same pod. */

@@ -1,13 +1,21 @@
 /** Puts whole frames on a link (packet(7)). */
 import { check } from './errno.ts';
 import { ownFd } from './fd.ts';
-import { bind, send, socket } from './ffi.ts';
+import { bind, send, setsockopt, socket } from './ffi.ts';
 import { RtNetlink } from './netlink/rtnetlink.ts';
 import { type NetnsRef, withNetns } from './netns.ts';
 import { AF_PACKET, packetAddress, SOCK_CLOEXEC, SOCK_RAW } from './packet-socket.ts';
 
-/** Sends Ethernet frames, header included, out of the interface. */
-export function sendFrames(netns: NetnsRef, interfaceName: string, frames: readonly Uint8Array[]): void {
+const SOL_PACKET = 263;
+const PACKET_QDISC_BYPASS = 20;
+
+/** Sends Ethernet frames, header included, out of the interface. `direct`: past qdiscs and the programs of the tc hooks. */
+export function sendFrames(
+  netns: NetnsRef,
+  interfaceName: string,
+  frames: readonly Uint8Array[],
+  options: { readonly direct?: boolean } = {},
+): void {
   withNetns(netns, () => {
     using rt = RtNetlink.open();
     const { ifindex } = rt.mustLink(interfaceName);
@@ -16,6 +24,10 @@ export function sendFrames(netns: NetnsRef, interfaceName: string, frames: reado
       check(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), 'open packet socket on', interfaceName),
       `packet socket on ${interfaceName}`,
     );
+    if (options.direct === true) {
+      const rc = setsockopt(fd.value, SOL_PACKET, PACKET_QDISC_BYPASS, Uint8Array.of(1, 0, 0, 0));
+      check(rc, 'set PACKET_QDISC_BYPASS on', interfaceName);
+    }
     check(bind(fd.value, packetAddress(ifindex, 0)), 'bind packet socket to', interfaceName);
     for (const frame of frames) check(send(fd.value, frame, 0), 'send frame on', interfaceName);
   });

@@ -7,7 +7,7 @@ import { BpfObject, openPinnedFd } from './object.ts';
 import { BpfAttr, BpfCommand, infoName, objectInfo } from './sys.ts';
 
 /** enum bpf_prog_type. */
-export const ProgramType = { schedCls: 3, cgroupSkb: 8, cgroupSockAddr: 18 } as const;
+export const ProgramType = { schedCls: 3, cgroupSkb: 8, cgroupSockAddr: 18, cgroupSockopt: 25 } as const;
 
 const logLength = 1 << 20;
 const programInfoLength = 80;
@@ -21,6 +21,8 @@ export interface LoadableProgram {
   /** 8 bytes each. */
   readonly instructions: Uint8Array;
   readonly license: string;
+  /** enum bpf_attach_type, for the types that want it at load. */
+  readonly expectedAttachType?: number;
 }
 
 /** The verifier refused a program: `log` is the whole of what it said. */
@@ -165,5 +167,6 @@ function loadAttr(program: LoadableProgram): BpfAttr {
     .u32(4, program.instructions.length / 8)
     .pointer(8, program.instructions)
     .path(16, program.license)
-    .name(48, program.name);
+    .name(48, program.name)
+    .u32(68, program.expectedAttachType ?? 0);
 }

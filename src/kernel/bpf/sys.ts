@@ -11,6 +11,8 @@ export const BpfCommand = {
   progLoad: 5,
   objPin: 6,
   objGet: 7,
+  progAttach: 8,
+  progDetach: 9,
   progTestRun: 10,
   progGetNextId: 11,
   mapGetNextId: 12,
