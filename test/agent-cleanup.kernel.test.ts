@@ -4,17 +4,22 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { cleanUp } from '../src/agent/cleanup.ts';
+import type { Pod } from '../src/api/kubernetes.ts';
 import { pods } from '../src/api/resources.ts';
 import { silentLogger } from '../src/core/log.ts';
 import { ABI_VERSION } from '../src/datapath/abi.ts';
-import { address, type TestPair } from '../src/datapath/test-bed.ts';
+import { address, errnoIn, randomSuffix, type TestPair } from '../src/datapath/test-bed.ts';
+import { Cgroup } from '../src/kernel/cgroup.ts';
 import { haveTcx, queryTcx, RtNetlink, withNetns } from '../src/kernel/index.ts';
+import { sendFrames } from '../src/kernel/packet-send.ts';
 import { AgentBed, namespace, node, type RunningAgent } from './agent-bed.ts';
 
 describe('agent cleanup', () => {
   let bed: AgentBed;
   let agent: RunningAgent;
   let pair: TestPair;
+  let cgroups: Cgroup;
+  let container: Cgroup;
 
   before(async () => {
     bed = await AgentBed.create();
@@ -22,12 +27,21 @@ describe('agent cleanup', () => {
     pair = bed.pair();
     const annotations = { 'kubernetes.io/ingress-bandwidth': '10M', 'kubernetes.io/egress-bandwidth': '20M' };
     const spec = { nodeName: node, containers: [{ name: 'c', image: 'none' }] };
-    await bed.kube.create(pods, { metadata: { namespace, name: 'web', labels: { app: 'web' }, annotations }, spec });
+    const metadata = { namespace, name: 'web', labels: { app: 'web' }, annotations };
+    const pod = await bed.kube.create<Pod>(pods, { metadata, spec });
+    // As the kubelet makes it with the systemd driver.
+    cgroups = Cgroup.named(`sluice-test-${randomSuffix()}.slice`);
+    const slice = `kubepods-burstable-pod${pod.metadata?.uid?.replaceAll('-', '_') ?? ''}.slice`;
+    container = cgroups.child(`kubepods-burstable.slice/${slice}/c`);
+    container.create();
     await bed.createPolicy('closed', { podSelector: {}, policyTypes: ['Ingress', 'Egress'] });
     const answer = await bed.cni('ADD', 'web', pair);
     assert.equal(answer.status, 0, JSON.stringify(answer.body));
   });
-  after(() => bed.close());
+  after(async () => {
+    await bed.close();
+    cgroups.remove();
+  });
 
   const run = (dryRun: boolean) =>
     cleanUp({
@@ -51,7 +65,13 @@ describe('agent cleanup', () => {
     ];
   }
 
+  const sendDirectly = (): string =>
+    errnoIn(container, () => {
+      sendFrames(pair.pod, 'eth0', [new Uint8Array(60)], { direct: true });
+    });
+
   it('refuses while the agent runs', async () => {
+    assert.equal(sendDirectly(), 'EPERM', 'ADD guards the sockets of the pod');
     await assert.rejects(run(false), /another agent runs/);
     await bed.stop(agent, 'SIGTERM');
     assert(!pair.ping('pod', address.peer4), 'policy outlives the agent');
@@ -61,19 +81,21 @@ describe('agent cleanup', () => {
     const before = found();
     assert(before.includes('ifb'), before.join());
     const planned = await run(true);
-    assert.deepEqual(found(), before, 'a dry run changes nothing');
+    assert.deepEqual([found(), sendDirectly()], [before, 'EPERM'], 'a dry run changes nothing');
     assert.deepEqual([...new Set(planned.map(({ what }) => what))].sort(), [
       'bpffs',
       'endpoint',
       'limits',
       'programs',
       'records',
+      'socket-guard',
     ]);
     assert(planned.some(({ object }) => object === `eth0 of pod ${namespace}/web`));
     assert.deepEqual(await run(false), planned);
     // Where hooks are filters, the empty clsact stays.
     assert.deepEqual(found(), haveTcx() ? [] : ['clsact']);
     assert(pair.ping('pod', address.peer4));
+    assert.equal(sendDirectly(), 'done');
     for (const path of [bed.bpffsDir, join(bed.dir, 'state')]) assert(!existsSync(path), path);
     assert.deepEqual(await run(false), [], 'a second time there is nothing');
   });

@@ -4,6 +4,7 @@
  */
 import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { systemClock } from '../core/clock.ts';
 import { hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { Datapath } from '../datapath/datapath.ts';
@@ -13,6 +14,7 @@ import { removeSocketGuard } from '../datapath/socket-guard.ts';
 import { netnsInode } from '../kernel/index.ts';
 import { EndpointStore, type EndpointRecord } from './endpoint-store.ts';
 import { InstanceLock, type InstancePlaces } from './instance-lock.ts';
+import { PodCgroups } from './pod-cgroup.ts';
 import { nodeNamespaces } from './pod-netns.ts';
 
 export interface CleanupOptions extends InstancePlaces {
@@ -23,7 +25,7 @@ export interface CleanupOptions extends InstancePlaces {
 }
 
 export interface CleanupStep {
-  readonly what: 'limits' | 'programs' | 'endpoint' | 'maps' | 'bpffs' | 'records' | 'socket';
+  readonly what: 'limits' | 'programs' | 'socket-guard' | 'endpoint' | 'maps' | 'bpffs' | 'records' | 'socket';
   readonly object: string;
 }
 
@@ -54,7 +56,12 @@ function cleanRecorded(options: CleanupOptions, records: readonly EndpointRecord
   const { bpffsDir, dryRun } = options;
   const { opened, misfit } = openDatapath(options);
   using datapath = opened;
-  const steps = records.flatMap((record) => [...takeLimits(record, dryRun), ...takePrograms(record, datapath, dryRun)]);
+  const cgroups = new PodCgroups(systemClock);
+  const steps = records.flatMap((record) => [
+    ...takeLimits(record, dryRun),
+    ...takeGuard(record, cgroups, dryRun),
+    ...takePrograms(record, datapath, dryRun),
+  ]);
   const known = new Set(records.map(({ endpointId }) => endpointId));
   // Maps that do not fit tell nothing; names do.
   const ids = datapath?.orphans(known).map(({ endpointId }) => endpointId) ?? pinnedEndpointIds(bpffsDir);
@@ -86,6 +93,12 @@ function takeLimits(record: EndpointRecord, dryRun: boolean): CleanupStep[] {
   const { netns, ifName: interfaceName, pod } = record;
   const isLimited = removeLimits({ netns, interfaceName }, dryRun);
   return isLimited ? [step('limits', `${interfaceName} of pod ${pod.namespace}/${pod.name}`)] : [];
+}
+
+function takeGuard({ pod }: EndpointRecord, cgroups: PodCgroups, dryRun: boolean): CleanupStep[] {
+  const dir = cgroups.find(pod.uid);
+  const isGuarded = dir !== undefined && removeSocketGuard(dir, { dryRun });
+  return isGuarded ? [step('socket-guard', `of pod ${pod.namespace}/${pod.name}`)] : [];
 }
 
 function takePrograms(record: EndpointRecord, datapath: Datapath | undefined, dryRun: boolean): CleanupStep[] {

@@ -1,10 +1,8 @@
 /** Sockets made in a guarded cgroup, beside a pod that may send nothing. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { Cgroup, findCgroup2Mount } from '../kernel/cgroup.ts';
-import { Errno, isErrno } from '../kernel/errno.ts';
+import { Cgroup } from '../kernel/cgroup.ts';
+import { Errno } from '../kernel/errno.ts';
 import { ownFd } from '../kernel/fd.ts';
 import { setsockopt, socket } from '../kernel/ffi.ts';
 import { PacketCapture } from '../kernel/packet-capture.ts';
@@ -13,7 +11,7 @@ import { SOCK_CLOEXEC, SOCK_RAW } from '../kernel/packet-socket.ts';
 import { Datapath } from './datapath.ts';
 import { ip, udpHeader } from './packets.ts';
 import { removeSocketGuard, SocketGuard } from './socket-guard.ts';
-import { address, randomSuffix, TestBpffs, TestPair, TestStack, whyNoKernelTests } from './test-bed.ts';
+import { address, errnoIn, randomSuffix, TestBpffs, TestPair, TestStack, whyNoKernelTests } from './test-bed.ts';
 
 const endpointId = 43;
 const reason = whyNoKernelTests();
@@ -24,22 +22,6 @@ const XDP_UMEM_REG = 4;
 const IPPROTO_RAW = 255;
 const SOL_SOCKET = 1;
 const SO_RCVBUF = 8;
-
-/** What the work's system call says, for a process in the cgroup. Sockets belong to the cgroup in which they were made. */
-function errnoIn(cgroup: Cgroup, work: () => void): string {
-  const [, own = '/'] = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8')) ?? [];
-  cgroup.addProcess(process.pid);
-  try {
-    work();
-    return 'done';
-  } catch (error) {
-    if (isErrno(error, Errno.EPERM)) return 'EPERM';
-    if (isErrno(error, Errno.ENOBUFS)) return 'ENOBUFS';
-    throw error;
-  } finally {
-    new Cgroup(join(findCgroup2Mount(), own)).addProcess(process.pid);
-  }
-}
 
 /** -errno of an option that is refused one way or another, since its value is nonsense. Undefined without AF_XDP. */
 function tryXdp(): number | undefined {

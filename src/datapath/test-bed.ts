@@ -1,8 +1,19 @@
 /** What the kernel tests of this folder stand on; everything it makes is its own and is removed again. */
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmdirSync } from 'node:fs';
-import { createNamedNetns, Errno, isErrno, Netns, removeNamedNetns, RtNetlink, withNetns } from '../kernel/index.ts';
+import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  createNamedNetns,
+  Errno,
+  isErrno,
+  Netns,
+  removeNamedNetns,
+  RtNetlink,
+  SyscallError,
+  withNetns,
+} from '../kernel/index.ts';
+import { Cgroup, findCgroup2Mount } from '../kernel/cgroup.ts';
 import type { LinkSpec } from '../kernel/netlink/link.ts';
 import { ensureBpffs, unmount } from '../kernel/mount.ts';
 import { parseIp, parsePrefix, type IpAddress, type IpPrefix } from '../core/ip.ts';
@@ -168,6 +179,21 @@ export function mustPrefix(text: string): IpPrefix {
   const parsed = parsePrefix(text);
   if (parsed === undefined) throw new TypeError(`not a prefix: ${text}`);
   return parsed;
+}
+
+/** "EPERM" and the like, or "done": what the work meets in the cgroup. Sockets belong to the cgroup in which they were made. */
+export function errnoIn(cgroup: Cgroup, work: () => void): string {
+  const [, own = '/'] = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8')) ?? [];
+  cgroup.addProcess(process.pid);
+  try {
+    work();
+    return 'done';
+  } catch (error) {
+    if (error instanceof SyscallError) return error.errnoName;
+    throw error;
+  } finally {
+    new Cgroup(join(findCgroup2Mount(), own)).addProcess(process.pid);
+  }
 }
 
 /** Disposes of what it was given, last first. (DisposableStack is not in Node 20.) */

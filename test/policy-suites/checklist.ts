@@ -166,6 +166,8 @@ export const checklist: readonly ChecklistRow[] = [
         'test/agent.kernel.test.ts',
         'lets no packet out of a pod that sends from its first instruction under an egress-deny policy',
       ],
+      ['src/datapath/socket-guard.kernel.test.ts', 'cannot be made in a guarded pod, and can elsewhere'],
+      [labRows, 'row 16: sockets that would send past the hooks are refused in every pod'],
     ],
   },
   {

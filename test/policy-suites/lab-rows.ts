@@ -7,9 +7,12 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { PodCgroups } from '../../src/agent/pod-cgroup.ts';
 import type { KubeObject, NetworkPolicySpec, Pod } from '../../src/api/kubernetes.ts';
 import { events, networkPolicies, pods, spiderIPPools } from '../../src/api/resources.ts';
+import { systemClock } from '../../src/core/clock.ts';
 import { silentLogger } from '../../src/core/log.ts';
+import { removeSocketGuard } from '../../src/datapath/socket-guard.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
 import { PortServer } from '../../src/lab/node/port-server.ts';
 import { nodeAddresses, underlayV4, underlayV6 } from '../../src/lab/underlay/underlay.ts';
@@ -306,6 +309,15 @@ export function registerLabRows(lab: LabCluster): void {
         await lab.client.delete(pods, { namespace: 'x', name: 'done' }, { gracePeriodSeconds: 0 });
         await lab.deletePod('x/stranger');
         for (const { metadata } of pools) await lab.client.delete(spiderIPPools, metadata);
+      }
+    });
+
+    it('row 16: sockets that would send past the hooks are refused in every pod', async () => {
+      const cgroups = new PodCgroups(systemClock);
+      for (const name of [onNode1, onNode2]) {
+        const pod = await lab.client.get<Pod>(pods, splitName(name));
+        const dir = cgroups.find(pod.metadata?.uid ?? '') ?? assert.fail(`${name} has no cgroup`);
+        assert.ok(removeSocketGuard(dir, { dryRun: true }), name);
       }
     });
 
