@@ -114,6 +114,8 @@ export class PodRuntime {
     await this.#detach(sandbox);
     const plan = await planNetworks(pod, sandbox.id, this.context.api);
     createSandboxNetns(sandbox);
+    // Before CNI, as the kubelet does: the agent looks for it.
+    this.cgroup.create();
     const made = applyDefaultRoutes(sandbox.netns, await this.#addAll(sandbox, plan));
     await this.context.api.annotatePod(pod, { [multusAnnotations.networkStatus]: networkStatusText(made) });
     this.update({ networks: made, attached: true, podIps: podIpsOf(made[0]?.result) });
