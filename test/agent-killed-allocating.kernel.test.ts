@@ -9,170 +9,17 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import type { KubeObject, Pod } from '../src/api/kubernetes.ts';
-import {
-  namespaces,
-  pods,
-  spiderEndpoints,
-  spiderIPPools,
-  statefulSets,
-  type GroupVersionResource,
-} from '../src/api/resources.ts';
-import type { SpiderEndpoint } from '../src/api/spiderendpoint.ts';
-import type { SpiderIPPool } from '../src/api/spiderippool.ts';
+import { agentLimits } from '../src/agent/limits.ts';
 import { collectGarbage } from '../src/cli/ipam-gc.ts';
+import { parseIp } from '../src/core/ip.ts';
 import { whyNoKernelTests } from '../src/datapath/test-bed.ts';
-import { decodeAllocatedIps, type AllocationRecord } from '../src/ipam/allocated-ips.ts';
 import { readSettings } from '../src/ipam/settings.ts';
-import { unlessNotFound } from '../src/kube/error.ts';
+import { RtNetlink } from '../src/kernel/netlink/rtnetlink.ts';
 import { formatKubeconfig } from '../src/lab/api/credentials.ts';
 import { applyDefinitions } from '../src/lab/lifecycle/defaults.ts';
-import { AgentBed, node, until, type RunningAgent } from './agent-bed.ts';
-import { callShim } from './cni-shim.ts';
+import { AgentBed, until, type RunningAgent } from './agent-bed.ts';
+import { subjectOf, Victim, type Answer, type Interface } from './victim.ts';
 import { WriteGate, type Step } from './write-gate.ts';
-
-type Interface = 'eth0' | 'net1';
-type PoolSet = 'first' | 'second';
-
-interface Answer {
-  readonly status: number | null;
-  readonly addresses: readonly string[];
-}
-
-/** A pod in a namespace of its own, with pools of its own that hold exactly what it needs. */
-class Victim {
-  readonly name = 'web-0';
-  readonly namespace: string;
-  readonly #bed: AgentBed;
-  readonly #index: number;
-  readonly #pools: string[] = [];
-  uid = '';
-  /** Which pools its CNI configuration names. */
-  draws: PoolSet = 'first';
-
-  constructor(bed: AgentBed, index: number) {
-    [this.#bed, this.#index] = [bed, index];
-    this.namespace = `victim-${index}`;
-  }
-
-  async create(): Promise<void> {
-    await this.#bed.kube.create(namespaces, { metadata: { name: this.namespace } });
-    await this.createPod();
-  }
-
-  async createPod(metadata: KubeObject['metadata'] = {}): Promise<void> {
-    const { namespace, name } = this;
-    const spec = { nodeName: node, containers: [{ name: 'c', image: 'none' }] };
-    const pod = await this.#bed.kube.create<Pod>(pods, { metadata: { ...metadata, namespace, name }, spec });
-    this.uid = pod.metadata?.uid ?? '';
-  }
-
-  /** `count` addresses per family; IPv6 as many as `count6`. */
-  async createPools(count: number, count6 = count, set: PoolSet = 'first'): Promise<void> {
-    const [high, low] = [Math.floor(this.#index / 250), this.#index % 250];
-    const range = (prefix: string, many: number): string[] => (many === 0 ? [] : [`${prefix}1-${prefix}${many}`]);
-    const [net4, net6] = [
-      `10.${set === 'first' ? 80 + high : 90 + high}.${low}.`,
-      `fd${set === 'first' ? 80 : 90}:${this.#index}::`,
-    ];
-    const specs = [
-      { ipVersion: 4, subnet: `${net4}0/24`, ips: range(net4, count) },
-      { ipVersion: 6, subnet: `${net6}/64`, ips: range(net6, count6) },
-    ];
-    for (const spec of specs) {
-      const metadata = { name: poolName(this.namespace, set, spec.ipVersion) };
-      this.#pools.push(metadata.name);
-      await this.#bed.kube.create(spiderIPPools, { metadata, spec } as KubeObject);
-    }
-  }
-
-  /** The pod becomes one of a StatefulSet's; answers what its successors are made with. */
-  async joinStatefulSet(): Promise<KubeObject['metadata']> {
-    const { namespace } = this;
-    const labels = { app: 'web' };
-    const template = { metadata: { labels }, spec: { containers: [{ name: 'c', image: 'none' }] } };
-    const spec = { serviceName: 'web', replicas: 1, selector: { matchLabels: labels }, template };
-    const set = await this.#bed.kube.create<KubeObject>(statefulSets, {
-      ...{ metadata: { namespace, name: 'web' }, spec },
-    });
-    const owner = { apiVersion: 'apps/v1', kind: 'StatefulSet', name: 'web', uid: set.metadata?.uid ?? '' };
-    const metadata = { ownerReferences: [{ ...owner, controller: true }] };
-    await this.replacePod(metadata);
-    return metadata;
-  }
-
-  async replacePod(metadata: KubeObject['metadata'] = {}): Promise<void> {
-    await this.remove(pods, this.name);
-    await this.createPod(metadata);
-  }
-
-  /** With what would make another. */
-  async removePod(): Promise<void> {
-    await this.remove(statefulSets, 'web');
-    await this.remove(pods, this.name);
-  }
-
-  async remove(gvr: GroupVersionResource, name: string): Promise<void> {
-    const ref = { namespace: this.namespace, name };
-    await unlessNotFound(this.#bed.kube.delete(gvr, ref, { gracePeriodSeconds: 0 }));
-  }
-
-  /** The real executable, as a main plugin calls it. */
-  async cni(command: 'ADD' | 'DEL', ifName: Interface = 'eth0'): Promise<Answer> {
-    const { namespace, name, uid, draws } = this;
-    const [v4, v6] = ([4, 6] as const).map((family) => [poolName(namespace, draws, family)]);
-    const ipam = { type: 'spiderpool', default_ipv4_ippool: v4, default_ipv6_ippool: v6 };
-    const env = {
-      ...{ CNI_COMMAND: command, CNI_CONTAINERID: `c-${uid}`, CNI_NETNS: '/proc/1/ns/net', CNI_IFNAME: ifName },
-      CNI_ARGS: `K8S_POD_NAMESPACE=${namespace};K8S_POD_NAME=${name};K8S_POD_UID=${uid}`,
-      SLUICE_CNI_SOCKET: join(this.#bed.dir, 'cni.sock'),
-    };
-    const config = { cniVersion: '1.0.0', name: 'net', type: 'macvlan', ipam };
-    const { status, body } = await callShim('spiderpool', env, config);
-    const { ips = [] } = body as { readonly ips?: readonly { readonly address: string }[] };
-    return { status, addresses: ips.map(({ address }) => address.split('/')[0] ?? '') };
-  }
-
-  async mustCni(command: 'ADD' | 'DEL', ifName: Interface = 'eth0'): Promise<Answer> {
-    const answer = await this.cni(command, ifName);
-    assert.equal(answer.status, 0, `${command} of ${this.namespace}/${ifName}`);
-    return answer;
-  }
-
-  /** Of all its pools: address → record. */
-  async records(): Promise<Map<string, AllocationRecord>> {
-    const found = await Promise.all(this.#pools.map((name) => this.#bed.kube.get(spiderIPPools, { name })));
-    return new Map(
-      (found as SpiderIPPool[]).flatMap(({ metadata, status }) => [
-        ...decodeAllocatedIps(status?.allocatedIPs, metadata.name ?? ''),
-      ]),
-    );
-  }
-
-  async endpoint(): Promise<SpiderEndpoint | undefined> {
-    const ref = { namespace: this.namespace, name: this.name };
-    return (await this.#bed.kube.find(spiderEndpoints, ref)) as SpiderEndpoint | undefined;
-  }
-
-  async nothingIsLeft(where: string): Promise<void> {
-    assert.deepEqual([...(await this.records())], [], `${where}: leaked`);
-    assert.equal(await this.endpoint(), undefined, `${where}: its endpoint is left`);
-  }
-}
-
-function poolName(namespace: string, set: PoolSet, family: number): string {
-  return `${namespace}-${set}-v${family}`;
-}
-
-function subjectOfPool(name: string): string | undefined {
-  return /^(victim-\d+)-(?:first|second)-v[46]$/.exec(name)?.[1];
-}
-
-/** Whose addresses a path is about. */
-function subjectOf(path: string): string | undefined {
-  const pool = /\/spiderippools\/([^/]+)\/status$/.exec(path)?.[1];
-  return pool === undefined ? /\/namespaces\/([^/]+)\/spiderendpoints/.exec(path)?.[1] : subjectOfPool(pool);
-}
 
 interface Operation {
   readonly what: string;
@@ -241,6 +88,13 @@ const operations: readonly Operation[] = [
     has: ['eth0'],
   },
   {
+    what: 'ADD out of the pools of an application',
+    writes: 3,
+    prepare: (victim) => victim.joinDeployment(),
+    run: (victim) => victim.cni('ADD'),
+    has: ['eth0'],
+  },
+  {
     what: 'ADD that has to give one family back, as there is no address of the other',
     writes: 2,
     prepare: (victim) => victim.createPools(1, 0),
@@ -271,8 +125,20 @@ const operations: readonly Operation[] = [
   },
 ];
 
+/** Two addresses are taken, given back, two others taken, and all is told. */
+const conflict: Operation = {
+  what: 'ADD that finds somebody at its first addresses, and takes others',
+  writes: 7,
+  prepare: (victim) => victim.createPools(2),
+  run: (victim) => victim.cni('ADD'),
+  has: ['eth0'],
+};
+
 const endings = ['the next agent goes on', 'the pod is gone'] as const;
 type Ending = (typeof endings)[number];
+
+/** Each has victims for both ends, killed before and after the write; more calls the agent does not serve at once, and all of these stand still. */
+const operationsAtOnce = agentLimits.cniConcurrency / (2 * endings.length);
 
 interface Case {
   readonly operation: Operation;
@@ -306,11 +172,12 @@ describe('an agent that is killed while it hands out addresses', { skip: whyNoKe
 
   it('at any write, of any operation: no address twice, none lost', async () => {
     const kills = new Map<string, number>(operations.map(({ what }) => [what, 0]));
-    let open = operations;
+    let open = operations.map((operation) => ({ operation, write: 1 }));
     let agent = await bed.startReady({ kubeConfigPath });
-    for (let write = 1; open.length > 0; write++) {
+    while (open.length > 0) {
+      const [turn, later] = [open.slice(0, operationsAtOnce), open.slice(operationsAtOnce)];
       const cases = await Promise.all(
-        open.flatMap((operation) =>
+        turn.flatMap(({ operation, write }) =>
           (['before', 'after'] as const).flatMap((when) =>
             endings.map((ending) => prepare(operation, { write, when }, ending)),
           ),
@@ -321,15 +188,48 @@ describe('an agent that is killed while it hands out addresses', { skip: whyNoKe
       await endWithout(killed.filter(({ ending }) => ending === 'the pod is gone'));
       agent = await bed.startReady({ kubeConfigPath });
       await endWith(killed.filter(({ ending }) => ending === 'the next agent goes on'));
-      open = open.filter((operation) => killed.some((each) => each.operation === operation));
+      const goesOn = turn.filter(({ operation }) => killed.some((each) => each.operation === operation));
+      open = [...goesOn.map(({ operation, write }) => ({ operation, write: write + 1 })), ...later];
     }
+    await bed.stop(agent, 'SIGTERM');
     console.log(`# kills: ${[...kills].map(([what, count]) => `${count} in ${what}`).join(', ')}`);
     for (const { what, writes } of operations)
       assert.ok((kills.get(what) ?? 0) >= writes * 4, `${what}: not killed at every write`);
   });
 
-  async function prepare(operation: Operation, step: Step, ending: Ending): Promise<Case> {
-    const victim = new Victim(bed, victims++);
+  it('at any write, while somebody has the addresses: no address twice, none lost, and none of theirs', async () => {
+    const pair = bed.pair();
+    const options = { kubeConfigPath, detection: { conflicts: true, gateways: false } };
+    const agent = await bed.startReady(options);
+    // What is written is known, so that one agent is killed at all of it.
+    const cases = await Promise.all(
+      Array.from({ length: conflict.writes }, (_, index) => index + 1).flatMap((write) =>
+        (['before', 'after'] as const).flatMap((when) =>
+          endings.map((ending) => prepare(conflict, { write, when }, ending, pair.pod)),
+        ),
+      ),
+    );
+    const theirs = cases.flatMap(({ victim }) => victim.firstAddresses);
+    using peer = RtNetlink.open(pair.peer);
+    const { ifindex } = peer.mustLink(pair.interfaceName);
+    for (const text of theirs) {
+      const address = parseIp(text) ?? assert.fail(text);
+      peer.setAddress({ ifindex, address, prefixLen: address.family === 4 ? 24 : 64, noDad: address.family === 6 });
+    }
+    const killed = await killAt(agent, cases);
+    console.log(`# kills: ${killed.length} in ${conflict.what}`);
+    assert.equal(killed.length, cases.length, 'not killed at every write');
+    await endWithout(killed.filter(({ ending }) => ending === 'the pod is gone'));
+    const next = await bed.startReady(options);
+    await endWith(
+      killed.filter(({ ending }) => ending === 'the next agent goes on'),
+      theirs,
+    );
+    await bed.stop(next, 'SIGTERM');
+  });
+
+  async function prepare(operation: Operation, step: Step, ending: Ending, netns?: string): Promise<Case> {
+    const victim = new Victim(bed, victims++, netns);
     await victim.create();
     await operation.prepare(victim);
     return { operation, step, ending, victim };
@@ -360,18 +260,23 @@ describe('an agent that is killed while it hands out addresses', { skip: whyNoKe
   }
 
   /** The runtime calls again, and in the end takes the pod away. */
-  async function endWith(cases: readonly Case[]): Promise<void> {
-    await Promise.all(cases.map(goOn));
+  async function endWith(cases: readonly Case[], theirs: readonly string[] = []): Promise<void> {
+    await Promise.all(cases.map((each) => goOn(each, theirs)));
     await collect();
     await Promise.all(cases.map((each) => each.victim.nothingIsLeft(describeCase(each))));
   }
 
-  async function goOn(each: Case): Promise<void> {
+  async function goOn(each: Case, theirs: readonly string[]): Promise<void> {
     const { operation, victim } = each;
     const where = describeCase(each);
     for (const ifName of operation.has) {
       const { addresses } = await victim.mustCni('ADD', ifName);
       assert.equal(addresses.length, 2, where);
+      assert.deepEqual(
+        addresses.filter((address) => theirs.includes(address)),
+        [],
+        `${where}: somebody else’s`,
+      );
       const own = [...(await victim.records())].filter(
         ([, record]) => record.interface === ifName && record.podUid === victim.uid,
       );

@@ -88,14 +88,15 @@ async function ask(
   for (let probe = 1; probe <= timing.probes; probe++) {
     sendFrames(place.netns, place.interfaceName, [frame]);
     const endMs = Date.now() + (probe === timing.probes ? timing.lastMs : timing.intervalMs);
-    while (Date.now() < endMs) {
+    // Looked at last, however late that is: an agent that was kept from running has the answer all the same.
+    do {
       signal.throwIfAborted();
+      await sleep(pollMs);
       for (const received of capture.drain()) {
         const found = find(received);
         if (found !== undefined) return found;
       }
-      await sleep(pollMs);
-    }
+    } while (Date.now() < endMs);
   }
   return undefined;
 }

@@ -4,7 +4,7 @@ import { spiderAnnotations, spiderErrors } from '../api/spider.ts';
 import type { SpiderEndpoint } from '../api/spiderendpoint.ts';
 import type { PoolRoute } from '../api/spiderippool.ts';
 import { SluiceError } from '../core/error.ts';
-import { parseIp, parsePrefix, prefixContainsIp, type IpFamily } from '../core/ip.ts';
+import { compareIp, parseIp, parsePrefix, prefixContainsIp, type IpFamily } from '../core/ip.ts';
 import {
   interfaceEntry,
   recordedAddresses,
@@ -100,7 +100,7 @@ const conflictTries = 3;
 
 /**
  * Asks the link, where that is wanted. An address that somebody else has is set aside and another one taken; but a pod of a
- * workload whose addresses stay keeps it, and an address that the pod has had since before is not given up either: ADD then fails.
+ * workload whose addresses stay keeps it, and an address that the pod has on record is not given up either: ADD then fails.
  */
 async function allocateChecked(
   state: IpamState,
@@ -125,7 +125,7 @@ async function allocateChecked(
       log.warn({ pod: key.pod }, message);
       detection.onConflict(key.pod, key.podUid, message);
     }
-    if (ownership.staticKind !== undefined || conflicts.some(({ allocation }) => !allocation.isNew))
+    if (ownership.staticKind !== undefined || conflicts.some(({ allocation }) => isOnRecord(allocation, families)))
       throw conflictError(first);
     for (const { allocation, owner } of conflicts) {
       state.setAside({ address: allocation.address, owner });
@@ -133,6 +133,11 @@ async function allocateChecked(
     }
     if (attempt === conflictTries) throw conflictError(first);
   }
+}
+
+/** Its endpoint says so. What only the pool says is of an ADD that was cut off, and the pod has never had it. */
+function isOnRecord({ address }: PoolAllocation, families: readonly FamilyPlan[]): boolean {
+  return families.some(({ recorded }) => recorded !== undefined && compareIp(recorded.address, address) === 0);
 }
 
 interface AddContext {

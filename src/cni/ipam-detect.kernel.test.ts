@@ -77,6 +77,17 @@ describe('ADD asks the link', { skip: whyNoKernelTests() ?? false }, () => {
     assert.equal(told.length, 1);
   });
 
+  it('fails as well for a pod that has the address on record', async () => {
+    api.addPod('a');
+    api.changePool('p4', { ips: ['10.0.0.22-10.0.0.23'] });
+    const ask = agent();
+    const add = (): Promise<unknown> => ask('ADD', 'a', { pools4: ['p4'], netns: pair.pod });
+    await add();
+    pair.run('peer', 'ip', 'address', 'add', '10.0.0.22/24', 'dev', 'eth0');
+    await assert.rejects(add(), /conflicting ip 10\.0\.0\.22/);
+    assert.deepEqual(api.records('p4'), { '10.0.0.22': 'default/a eth0' });
+  });
+
   it('asks for a conflict before it asks the gateway, and fails when that is silent', async () => {
     api.changePool('p4', { gateway: '10.0.0.99' });
     api.addPod('a');
