@@ -44,6 +44,8 @@ const foreign = {
   poll: checked(libc.func('int poll(void *fds, ulong count, int timeoutMs)')),
   fcntl: checked(libc.func('int fcntl(int fd, int command, int argument)')),
   ioctl: checked(libc.func('int ioctl(int fd, ulong request, void *argument)')),
+  /** Answers the error itself, and leaves errno alone. */
+  pthreadSigmask: libc.func('int pthread_sigmask(int how, void *signals, void *before)') as Foreign,
   setrlimit: checked(libc.func('int setrlimit(int resource, void *limits)')),
   mmap: libc.func(
     'void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)',
@@ -68,6 +70,25 @@ export function bpf(command: number, attr: Uint8Array): number {
 /** The memory address of `bytes`. The caller keeps a reference to `bytes` until the kernel is done with it. */
 export function addressOf(bytes: Uint8Array): bigint {
   return BigInt(koffi.address(bytes));
+}
+
+const SIG_BLOCK = 0;
+const SIG_SETMASK = 2;
+/** Of glibc's sigset_t; musl's is as long. */
+const signalSetLength = 128;
+
+/** What `call` answers; the signal reaches this thread only afterwards. */
+export function withSignalBlocked<T>(signal: number, call: () => T): T {
+  const blocked = new Uint8Array(signalSetLength);
+  // Signal 1 is the lowest bit; what is needed here lies in the first four bytes.
+  new DataView(blocked.buffer).setUint32(0, 1 << (signal - 1), true);
+  const before = new Uint8Array(signalSetLength);
+  foreign.pthreadSigmask(SIG_BLOCK, blocked, before);
+  try {
+    return call();
+  } finally {
+    foreign.pthreadSigmask(SIG_SETMASK, before, null);
+  }
 }
 
 export function flock(fd: number, operation: number): number {

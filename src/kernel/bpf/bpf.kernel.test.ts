@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { Session } from 'node:inspector';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { ensureBpffs, unmount } from '../mount.ts';
@@ -63,6 +64,24 @@ describe('BPF', () => {
     map.deleteBatch(Array.from({ length: 1600 }, (_, index) => u32(index)));
     assert.equal([...map.keys()].length, 0);
     assert.throws(() => map.update(u32(1), new Uint8Array(3)), /a value of 3 bytes where it has 8/);
+  });
+
+  it('loads a program while the process is profiled, whose signals interrupt the verifier', () => {
+    const zero = [0xb7, 0, 0, 0, 0, 0, 0, 0];
+    // Takes the verifier many times longer than the profiler's interval.
+    const long = Uint8Array.from([...Array.from({ length: 200_000 }, () => zero).flat(), ...exit]);
+    const session = new Session();
+    session.connect();
+    try {
+      session.post('Profiler.enable');
+      session.post('Profiler.setSamplingInterval', { interval: 500 });
+      session.post('Profiler.start');
+      const program = { name: 'long', type: ProgramType.schedCls, instructions: long, license: 'GPL' };
+      using loaded = BpfProgram.load(program);
+      assert.equal(loaded.info().name, 'long');
+    } finally {
+      session.disconnect();
+    }
   });
 
   it('says which limit a full map has', () => {

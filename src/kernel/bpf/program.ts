@@ -1,8 +1,9 @@
 /** BPF programs: load, explain the verifier, run on a packet. */
+import { constants } from 'node:os';
 import { SluiceError } from '../../core/error.ts';
 import { check, Errno, errnoText, SyscallError } from '../errno.ts';
 import { ownFd, type OwnedFd } from '../fd.ts';
-import { addressOf } from '../ffi.ts';
+import { addressOf, withSignalBlocked } from '../ffi.ts';
 import { BpfObject, openPinnedFd } from './object.ts';
 import { BpfAttr, BpfCommand, infoName, objectInfo } from './sys.ts';
 
@@ -72,7 +73,7 @@ export class BpfProgram extends BpfObject {
 
   /** Tries without a log; asks the verifier for its reasons only after a refusal. */
   static load(program: LoadableProgram): BpfProgram {
-    const fd = tryLoad(program);
+    const fd = callLoad(() => loadAttr(program));
     if (fd >= 0) return new BpfProgram(ownFd(fd, `program ${program.name}`));
     if (fd === -Errno.EPERM) {
       throw new SyscallError({
@@ -83,7 +84,7 @@ export class BpfProgram extends BpfObject {
       });
     }
     const log = new Uint8Array(logLength);
-    const second = loadAttr(program).u32(24, 1).u32(28, log.length).pointer(32, log).call(BpfCommand.progLoad);
+    const second = callLoad(() => loadAttr(program).u32(24, 1).u32(28, log.length).pointer(32, log));
     if (second >= 0) return new BpfProgram(ownFd(second, `program ${program.name}`));
     const end = log.indexOf(0);
     throw new VerifierError(
@@ -153,12 +154,16 @@ export class BpfProgram extends BpfObject {
 
 /** The verifier gives up with EAGAIN when a signal is pending (bpf_check, kernel/bpf/verifier.c); libbpf tries again too. */
 const maxLoadAttempts = 10;
+/** Of `node --cpu-prof`, every millisecond: each attempt of a program that takes longer to verify would fail. */
+const { SIGPROF } = constants.signals;
 
-function tryLoad(program: LoadableProgram): number {
-  for (let attempt = 1; ; attempt++) {
-    const fd = loadAttr(program).call(BpfCommand.progLoad);
-    if (fd !== -Errno.EAGAIN || attempt === maxLoadAttempts) return fd;
-  }
+function callLoad(attr: () => BpfAttr): number {
+  return withSignalBlocked(SIGPROF, () => {
+    for (let attempt = 1; ; attempt++) {
+      const fd = attr().call(BpfCommand.progLoad);
+      if (fd !== -Errno.EAGAIN || attempt === maxLoadAttempts) return fd;
+    }
+  });
 }
 
 function loadAttr(program: LoadableProgram): BpfAttr {
