@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NetworkPolicy, Pod } from '../src/api/kubernetes.ts';
 import { networkPolicies, pods } from '../src/api/resources.ts';
+import { stopSignal } from '../src/cli/process.ts';
 import { parseIp, type IpAddress } from '../src/core/ip.ts';
 import { TestBpffs } from '../src/datapath/test-bed.ts';
 import { createNamedNetns, Netns, removeNamedNetns, RtNetlink } from '../src/kernel/index.ts';
@@ -21,6 +22,12 @@ const suite = 'scale';
 const sizes = [3_000, 30_000] as const;
 const TCP = 6;
 const enforcedWithinMs = 60_000;
+
+interface MeasureOptions {
+  readonly rounds: number;
+  readonly stop: AbortSignal;
+  readonly log: (line: string) => void;
+}
 
 interface Measured {
   readonly size: number;
@@ -36,11 +43,12 @@ export const scaleSuite: Suite = {
   name: suite,
   describe: 'an agent with 110 pods among 30,000 pods and 30,000 policies: time to enforce a change, start, memory',
   async run({ quick, log }) {
+    const stop = stopSignal();
     using program = await AgentBuild.make();
     const results: Measured[] = [];
     for (const size of process.env['SLUICE_BENCH_SIZES']?.split(',').map(Number) ?? sizes) {
       log(`${size} pods and policies`);
-      results.push(await measure(program, size, quick ? 20 : 200, log));
+      results.push(await measure(program, size, { rounds: quick ? 20 : 200, stop, log }));
     }
     return results.flatMap((result) => rowsOf(result, results[0]));
   },
@@ -52,13 +60,16 @@ class Bed implements AsyncDisposable {
   readonly api: ScaleApi;
   readonly paths: AgentPaths;
   readonly netns: readonly string[];
+  /** Aborted when the bench is to end: what waits then fails, and the bed is taken away. */
+  readonly stop: AbortSignal;
   readonly #bpffs: TestBpffs;
   readonly #dir: string;
   agent: BenchAgent | undefined;
 
-  private constructor(world: ScaleWorld, api: ScaleApi) {
+  private constructor(world: ScaleWorld, api: ScaleApi, stop: AbortSignal) {
     this.world = world;
     this.api = api;
+    this.stop = stop;
     this.#bpffs = new TestBpffs();
     this.#dir = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
     this.paths = {
@@ -71,9 +82,9 @@ class Bed implements AsyncDisposable {
     this.netns = world.local.map((_, i) => `/run/netns/sluice-bench-${tag}-${i}`);
   }
 
-  static async make(size: number): Promise<Bed> {
+  static async make(size: number, stop: AbortSignal): Promise<Bed> {
     const world = scaleWorld(size);
-    const bed = new Bed(world, await ScaleApi.start(world));
+    const bed = new Bed(world, await ScaleApi.start(world), stop);
     for (const path of bed.netns) makePodNetns(path);
     return bed;
   }
@@ -87,22 +98,17 @@ class Bed implements AsyncDisposable {
   }
 }
 
-async function measure(
-  program: AgentBuild,
-  size: number,
-  rounds: number,
-  log: (line: string) => void,
-): Promise<Measured> {
-  await using bed = await Bed.make(size);
+async function measure(program: AgentBuild, size: number, { rounds, stop, log }: MeasureOptions): Promise<Measured> {
+  await using bed = await Bed.make(size, stop);
   log(`  ${(bed.api.size / 2 ** 20).toFixed(0)} MiB of JSON in the API server`);
   const startedMs = performance.now();
   bed.agent = program.start(bed.paths, localNode);
-  await until('the agent serves', () => existsSync(bed.paths.cniSocketPath), bed.agent);
+  await until('the agent serves', () => existsSync(bed.paths.cniSocketPath), bed);
   const addMs = await addPods(bed, bed.agent);
   const coldStartMs = performance.now() - startedMs - addMs.slice(1).reduce((sum, ms) => sum + ms, 0);
   log(`  ${addMs.length} pods added, ${bed.agent.memory().rss.toFixed(0)} MiB`);
   using kernel = new KernelVerdict(bed.paths.bpffsDir);
-  const changes = await measureChanges(bed, bed.agent, kernel, rounds, log);
+  const changes = await measureChanges(bed, kernel, rounds, log);
   const { rss, peak } = bed.agent.memory();
   log(`  ${rss.toFixed(0)} MiB, at most ${peak.toFixed(0)}; restarting`);
   const restartMs = await measureRestart(program, bed, kernel);
@@ -122,6 +128,7 @@ function makePodNetns(path: string): void {
 async function addPods(bed: Bed, agent: BenchAgent): Promise<number[]> {
   const times: number[] = [];
   for (const [i, index] of bed.world.local.entries()) {
+    bed.stop.throwIfAborted();
     const before = performance.now();
     const pod = mustPod(bed.world, index);
     await addWhenReady(agent, bed.netns[i] ?? '', pod, podIp(index));
@@ -180,7 +187,6 @@ interface Change {
 
 async function measureChanges(
   bed: Bed,
-  agent: BenchAgent,
   kernel: KernelVerdict,
   rounds: number,
   log: (line: string) => void,
@@ -191,10 +197,10 @@ async function measureChanges(
       const change = changeOf(kind, bed, round);
       const { before } = change;
       before?.send();
-      await until(`${kind} is prepared`, () => before === undefined || kernel.allowed(before.expected), agent);
+      await until(`${kind} is prepared`, () => before === undefined || kernel.allowed(before.expected), bed);
       if (kernel.allowed(change.expected)) throw new Error(`${kind}, round ${round}: allowed before the change`);
       const sentMs = change.send();
-      await until(`${kind} is in the kernel`, () => kernel.allowed(change.expected), agent);
+      await until(`${kind} is in the kernel`, () => kernel.allowed(change.expected), bed);
       times.get(kind)?.push(performance.now() - sentMs);
       // So that a run of the agent is not still under way, and changes do not keep step with its pauses.
       await pause(10 + ((round * 7) % 10));
@@ -276,8 +282,7 @@ async function measureRestart(program: AgentBuild, bed: Bed, kernel: KernelVerdi
     return { endpointId: i + 1, direction: 'ingress', remote: mustIp('203.0.113.7'), protocol: TCP, port };
   });
   const startedMs = performance.now();
-  const agent = program.start(bed.paths, localNode);
-  bed.agent = agent;
+  bed.agent = program.start(bed.paths, localNode);
   const open = new Set(expected);
   await until(
     'every endpoint is up to date',
@@ -288,7 +293,7 @@ async function measureRestart(program: AgentBuild, bed: Bed, kernel: KernelVerdi
       }
       return true;
     },
-    agent,
+    bed,
     5,
   );
   return performance.now() - startedMs;
@@ -334,10 +339,11 @@ function rowsOf(result: Measured, smallest: Measured | undefined): BenchRow[] {
 // --- small things ---
 
 /** Looks as often as it can (or every `intervalMs`), and lets the API server of this process work in between. */
-async function until(what: string, condition: () => boolean, agent: BenchAgent, intervalMs = 0): Promise<void> {
+async function until(what: string, condition: () => boolean, bed: Bed, intervalMs = 0): Promise<void> {
   const deadlineMs = performance.now() + enforcedWithinMs;
   while (!condition()) {
-    if (agent.ended) throw new Error(`${what}: the agent ended`);
+    bed.stop.throwIfAborted();
+    if (bed.agent?.ended) throw new Error(`${what}: the agent ended`);
     if (performance.now() > deadlineMs) throw new Error(`${what}: not within ${enforcedWithinMs} ms`);
     if (intervalMs > 0) await pause(intervalMs);
     else await new Promise((resolve) => setImmediate(resolve));
