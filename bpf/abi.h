@@ -211,7 +211,7 @@ struct correspondent_key {
 	struct address address;
 	__u8 family;
 	__u8 protocol;
-	__u8 direction; /* of the answers */
+	__u8 direction; /* of the answers; or CORRESPONDENT_NEIGHBOUR (neighbour.h) */
 	__u8 pad;
 };
 _Static_assert(sizeof(struct correspondent_key) == 24, "struct correspondent_key");

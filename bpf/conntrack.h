@@ -101,6 +101,16 @@ static __always_inline void conntrack_renew(struct conntrack_entry *entry, const
 	entry->revision = revision;
 }
 
+/*
+ * Judged again and denied. One that is half closed, or that somebody only seemed to reset, would soon count as absent, and what the
+ * other side sends again as a new connection of its own.
+ */
+static __always_inline void conntrack_keep(struct conntrack_entry *entry)
+{
+	entry->flags = (entry->flags | CONNTRACK_REPLIED) &
+		       ~(CONNTRACK_FIN_ORIGINAL | CONNTRACK_FIN_REPLY | CONNTRACK_RST);
+}
+
 static __always_inline __u8 conntrack_flags_of(__u8 tcp_flags, int is_reply)
 {
 	__u8 flags = is_reply ? CONNTRACK_REPLIED : 0;

@@ -29,7 +29,7 @@ enum packet_kind {
 	PACKET_SINGLE = 3,   /* belongs to no connection */
 	PACKET_LINK = 4,     /* neighbour discovery, ARP or DHCP: needed before there can be any policy */
 	PACKET_FRAGMENT = 5, /* a fragment without the ports: fragment.h finds out the rest */
-	PACKET_NON_IP = 6,
+	PACKET_NON_IP = 6, /* or of another network */
 	PACKET_ORPHAN = 7, /* a fragment of which nobody finds out the rest */
 };
 
@@ -60,6 +60,11 @@ struct ipv4_header {
 	__be32 destination;
 };
 _Static_assert(sizeof(struct ipv4_header) == 20, "RFC 791 section 3.1");
+
+struct ipv4_option {
+	__u8 type;
+	__u8 length; /* not of IPV4_OPTION_END and IPV4_OPTION_NOP */
+};
 
 struct ipv6_header {
 	__be32 version_class_label;
@@ -120,6 +125,7 @@ struct headers {
 	struct tcp_header transport; /* of other protocols the first 8 bytes */
 	__u32 offset;                /* of the cursor */
 	struct extension_header extension;
+	struct ipv4_option option;
 	__u16 fragment; /* of the IPv6 fragment header: offset and flags */
 	__u8 next;      /* IPv6 header */
 };
@@ -139,6 +145,15 @@ struct cursor {
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 #define IPV6_MORE_FRAGMENTS 0x0001
 #define IPV6_FRAGMENT_OFFSET 0xfff8
+
+/* RFC 791 section 3.1, with the flag "copied into fragments" of the type. */
+#define IPV4_OPTION_END 0
+#define IPV4_OPTION_NOP 1
+#define IPV4_OPTION_LOOSE_ROUTE 131
+#define IPV4_OPTION_STRICT_ROUTE 137
+#define IPV4_OPTIONS_MAX 40
+
+#define VLAN_ID_MASK 0x0fff /* IEEE 802.1Q section 9.6 */
 
 #define TCP_HEADER_MIN 20
 #define TCP_FIN 0x01
@@ -364,12 +379,41 @@ static __always_inline int parse_later_fragment(struct packet *packet, __u32 off
 	return packet->protocol == IPPROTO_TCP && offset_bytes < TCP_HEADER_MIN ? DROP_MALFORMED : 0;
 }
 
+/*
+ * Steps over the options, which end at `end`. With a source route the destination is not the final one, and policy would judge the
+ * wrong address; any process may ask for one (ip(7), IP_OPTIONS).
+ */
+static __always_inline int parse_options(struct cursor *cursor, __u32 end)
+{
+	struct ipv4_option *option = &cursor->headers->option;
+
+	for (int i = 0; i < IPV4_OPTIONS_MAX; i++) {
+		if (cursor->headers->offset >= end)
+			return 0;
+		if (cursor_read(cursor, &option->type, 1))
+			return DROP_TRUNCATED;
+		if (option->type == IPV4_OPTION_END)
+			return 0;
+		if (option->type == IPV4_OPTION_NOP)
+			continue;
+		if (option->type == IPV4_OPTION_LOOSE_ROUTE || option->type == IPV4_OPTION_STRICT_ROUTE)
+			return DROP_SOURCE_ROUTE;
+		if (cursor_read(cursor, &option->length, 1))
+			return DROP_TRUNCATED;
+		if (option->length < 2)
+			return DROP_MALFORMED;
+		cursor->headers->offset += option->length - 2;
+	}
+	return 0;
+}
+
 /* Total length 0 is what the kernel writes into packets of more than 64 KiB that segmentation offload will cut. */
 static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *packet)
 {
 	const struct ipv4_header *header = &cursor->headers->start.ipv4;
 	__u32 start = cursor->headers->offset, header_len, total_len;
 	__u16 fragment;
+	int reason;
 
 	header_len = (header->version_ihl & 0x0f) * 4;
 	total_len = bpf_ntohs(header->total_len);
@@ -384,6 +428,12 @@ static __always_inline int parse_ipv4(struct cursor *cursor, struct packet *pack
 	packet->protocol = header->protocol;
 	packet->source.word[0] = header->source;
 	packet->destination.word[0] = header->destination;
+	if (header_len > sizeof(*header)) {
+		cursor->headers->offset = start + sizeof(*header);
+		reason = parse_options(cursor, start + header_len);
+		if (reason)
+			return reason;
+	}
 	cursor->headers->offset = start + header_len;
 
 	fragment = bpf_ntohs(header->fragment);
@@ -485,6 +535,18 @@ static __always_inline int parse_ipv6(struct cursor *cursor, struct packet *pack
 	return parse_transport(cursor, packet, header->hop_limit, IPV6_USUAL_END);
 }
 
+/*
+ * A frame for a VLAN is none of the pod's network: the same address is another machine there. (Id 0 is a priority only; the kernel has
+ * taken the tag out of the frame.) A raw socket may say IP to the kernel, which ipvlan in mode l3 believes, and something else on the wire.
+ */
+static __always_inline int is_elsewhere(const struct __sk_buff *skb, __be16 ethertype)
+{
+	if (skb->vlan_present && (skb->vlan_tci & VLAN_ID_MASK))
+		return 1;
+	return skb->protocol != ethertype &&
+	       (skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6));
+}
+
 /* `packet` is zeroed by the caller. */
 static __always_inline int parse_packet(struct __sk_buff *skb, struct headers *headers, struct packet *packet,
 					__u8 direction)
@@ -500,6 +562,10 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct headers *h
 			return reason;
 	}
 	headers->offset = ETH_HLEN;
+	if (is_elsewhere(skb, start->ethertype)) {
+		packet->kind = PACKET_NON_IP;
+		return 0;
+	}
 	switch (start->ethertype) {
 	case bpf_htons(ETH_P_IP):
 		return parse_ipv4(&cursor, packet);

@@ -8,6 +8,7 @@
 #include "correspondent.h"
 #include "fragment.h"
 #include "metrics.h"
+#include "neighbour.h"
 #include "parse.h"
 #include "policy.h"
 #include "scratch.h"
@@ -96,8 +97,11 @@ static __always_inline int flow_judge(struct __sk_buff *skb, struct scratch *scr
 										       : DROP_FRAGMENT_UNKNOWN;
 	}
 	judgement->opened = !entry;
-	if (!is_pass(reason))
+	if (!is_pass(reason)) {
+		if (entry)
+			conntrack_keep(entry);
 		return reason;
+	}
 	if (entry)
 		conntrack_renew(entry, judgement, revision, reason);
 	else if (scratch->packet.kind != PACKET_SINGLE)
@@ -156,8 +160,11 @@ static __always_inline int verdict(struct __sk_buff *skb, struct scratch *scratc
 	reason = parse_packet(skb, &scratch->headers, packet, direction);
 	if (reason)
 		return reason;
-	if (packet->kind == PACKET_LINK)
-		return REASON_FORWARDED;
+	if (packet->kind == PACKET_LINK) {
+		if (neighbour_allows(endpoint_id, packet, direction, clock_now_ns(&scratch->clock)))
+			return REASON_FORWARDED;
+		packet->kind = PACKET_SINGLE;
+	}
 	endpoint = endpoint_read(endpoint_id);
 	if (!endpoint.flags)
 		return DROP_NO_ENDPOINT;

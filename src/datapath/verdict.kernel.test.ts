@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import type { BpfProgram, Collection } from '../kernel/index.ts';
-import { type Direction, type Reason } from './abi.ts';
+import { conntrackEntry, type Direction, type Reason } from './abi.ts';
 import { readCounters } from './counters.ts';
 import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
 import { DatapathMaps } from './maps.ts';
@@ -55,13 +55,28 @@ const denyAll = { isolated: { ingress: true, egress: true }, entries: [] };
 type Verdict = 'pass' | Exclude<Reason, 'forwarded'>;
 type Step =
   | { readonly hook: Direction; readonly frame: Uint8Array; readonly verdict: Verdict }
-  | { readonly change: (datapath: Datapath) => void };
+  | { readonly change: (datapath: Datapath, maps: DatapathMaps) => void };
 type Row = readonly [sentence: string, steps: (family: 4 | 6) => Step[]];
 
 const out = (verdict: Verdict, frame: Uint8Array): Step => ({ hook: 'egress', frame, verdict });
 const into = (verdict: Verdict, frame: Uint8Array): Step => ({ hook: 'ingress', frame, verdict });
 const policy = (wanted: EndpointPolicy): Step => ({
   change: (datapath) => datapath.setPolicy(endpointId, wanted),
+});
+
+/** Makes every connection as old as if nothing had come for that long. */
+const silence = (seconds: number): Step => ({
+  change: (_, { byName: { conntrack } }) => {
+    for (const key of conntrack.keys()) {
+      const value = conntrack.lookup(key);
+      if (value === undefined) continue;
+      const entry = conntrackEntry.decode(value);
+      conntrack.update(
+        key,
+        conntrackEntry.encode({ ...entry, lastSeenNs: entry.lastSeenNs - BigInt(seconds) * 1_000_000_000n }),
+      );
+    }
+  },
 });
 
 /** Frames of both families, from one host to another. */
@@ -225,6 +240,41 @@ const rows: readonly Row[] = [
       out('policy', tcp(f, pod, client, [22, 4000])),
       into('policy', tcp(f, client, pod, [4000, 22])),
       out('policy', tcp(f, pod, client, [22, 4000])),
+    ],
+  ],
+  [
+    'what was cut stays cut, also when it was half closed or seemingly reset, and longer than that is remembered',
+    (f) => [
+      ...[tcpFlag.fin | tcpFlag.ack, tcpFlag.rst].flatMap((flag, i) => [
+        policy(open),
+        into('pass', tcp(f, client, pod, [4000 + i, 22], SYN)),
+        out('pass', tcp(f, pod, client, [22, 4000 + i], SYNACK)),
+        into('pass', tcp(f, client, pod, [4000 + i, 22], flag)),
+        policy({ isolated: { ingress: true, egress: false }, entries: [] }),
+        out('policy', tcp(f, pod, client, [22, 4000 + i])),
+        silence(900),
+        // The pod may open connections to the client; this is none.
+        out('policy', tcp(f, pod, client, [22, 4000 + i])),
+        into('policy', tcp(f, client, pod, [4000 + i, 22])),
+        out('pass', tcp(f, pod, client, [22, 4000 + i], SYN)),
+        into('pass', tcp(f, client, pod, [4000 + i, 22], SYNACK)),
+      ]),
+    ],
+  ],
+  [
+    'a connection is forgotten after its time, and its next packet is judged as a new one',
+    (f) => [
+      into('pass', tcp(f, client, pod, [4000, 80], SYN)),
+      out('pass', tcp(f, pod, client, [80, 4000], SYNACK)),
+      silence(21_000),
+      out('pass', tcp(f, pod, client, [80, 4000])),
+      silence(22_000),
+      out('policy', tcp(f, pod, client, [80, 4000])),
+      into('pass', tcp(f, client, pod, [4000, 80])),
+      out('pass', tcp(f, pod, client, [80, 4000])),
+      into('pass', udp(f, world, pod, [4000, 5000])),
+      silence(31),
+      out('policy', udp(f, pod, world, [5000, 4000])),
     ],
   ],
   [
@@ -495,6 +545,37 @@ const ipv4Rows: readonly Row[] = [
     ],
   ],
   [
+    'an IPv4 source route would go elsewhere, wherever it stands among the options; other options do not',
+    () => {
+      const withOptions = (port: number, ...bytes: number[]): Uint8Array =>
+        ip(pod[4], world[4], TCP, Buffer.concat([Uint8Array.from(bytes), tcpHeader(1, port, SYN)]), {
+          ihl: 5 + bytes.length / 4,
+        });
+      const route = [7, 4, 192, 0, 2, 9];
+      const recordRoute = [7, 7, 4, 0, 0, 0, 0];
+      return [
+        out('source_route', withOptions(443, 131, ...route, 0)),
+        out('source_route', withOptions(443, 137, ...route, 0)),
+        out('source_route', withOptions(443, 1, 131, ...route)),
+        out('source_route', withOptions(443, ...recordRoute, 131, ...route, 0, 0)),
+        out('source_route', withOptions(443, ...new Array<number>(33).fill(1), 137, ...route)),
+        into(
+          'source_route',
+          ip(client[4], pod[4], TCP, Buffer.concat([Uint8Array.of(131, ...route, 0), tcpHeader(1, 80, SYN)]), {
+            ihl: 7,
+          }),
+        ),
+        out('pass', withOptions(443, ...recordRoute, 0)),
+        out('pass', withOptions(443, 148, 4, 0, 0)),
+        out('policy', withOptions(444, ...recordRoute, 1)),
+        out('pass', withOptions(443, 0, 131, 0, 0)),
+        out('malformed', withOptions(443, 68, 0, 0, 0)),
+        out('malformed', withOptions(443, 68, 1, 0, 0)),
+        out('pass', withOptions(443, 68, 12, 5, 0)),
+      ];
+    },
+  ],
+  [
     'ICMP redirects and timestamps are judged on their own',
     () => [
       out('pass', tcp(4, pod, server, [4000, 80], SYN)),
@@ -646,6 +727,29 @@ const ipv6Rows: readonly Row[] = [
     ],
   ],
   [
+    'neighbour discovery reaches the link and no further: other addresses must have been heard of there',
+    () => [
+      policy(denyAll),
+      ...[135, 136].flatMap((type) => [
+        out('policy', ip(pod[6], world[6], 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+        out('policy', ip(pod[6], 'ff05::1', 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+        out('policy', ip(pod[6], 'ff0e::1', 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+        out('pass', ip(pod[6], 'fe80::2', 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+        out('pass', ip(pod[6], 'ff02::1:ff00:20', 58, icmpHeader(type, 0, 0), { hopLimit: 255 })),
+      ]),
+      out('policy', ip(pod[6], client[6], 58, icmpHeader(136, 0, 0), { hopLimit: 255 })),
+      into('policy', ip(client[6], pod[6], 58, icmpHeader(135, 0, 0), { hopLimit: 254 })),
+      out('policy', ip(pod[6], client[6], 58, icmpHeader(136, 0, 0), { hopLimit: 255 })),
+      into('pass', ip(client[6], pod[6], 58, icmpHeader(135, 0, 0), { hopLimit: 255 })),
+      out('pass', ip(pod[6], client[6], 58, icmpHeader(136, 0, 0), { hopLimit: 255 })),
+      out('pass', ip(pod[6], client[6], 58, icmpHeader(135, 0, 0), { hopLimit: 255 })),
+      out('policy', ip(pod[6], server[6], 58, icmpHeader(135, 0, 0), { hopLimit: 255 })),
+      // It says nothing about anything else.
+      out('policy', udp(6, pod, client, [4000, 53])),
+      into('fragment_unknown', later(6, client, pod, icmpOf[6], 5)),
+    ],
+  ],
+  [
     'listener reports reach the link and no further',
     () => [
       policy(denyAll),
@@ -728,7 +832,7 @@ describe('verdicts, by the kernel', { skip: reason ?? false }, () => {
 
   function check(steps: readonly Step[]): void {
     for (const [i, step] of steps.entries()) {
-      if ('change' in step) step.change(datapath);
+      if ('change' in step) step.change(datapath, maps);
       else assert.equal(run(step.hook, step.frame), step.verdict, `packet ${i + 1} (${step.hook})`);
     }
   }

@@ -9,12 +9,15 @@ import { AF_PACKET, packetAddress, SOCK_CLOEXEC, SOCK_RAW } from './packet-socke
 const SOL_PACKET = 263;
 const PACKET_QDISC_BYPASS = 20;
 
-/** Sends Ethernet frames, header included, out of the interface. `direct`: past qdiscs and the programs of the tc hooks. */
+/**
+ * Sends Ethernet frames, header included, out of the interface. `direct`: past qdiscs and the programs of the tc hooks.
+ * `claim`: the ethertype that the kernel is told, instead of the one in the frame.
+ */
 export function sendFrames(
   netns: NetnsRef,
   interfaceName: string,
   frames: readonly Uint8Array[],
-  options: { readonly direct?: boolean } = {},
+  options: { readonly direct?: boolean; readonly claim?: number } = {},
 ): void {
   withNetns(netns, () => {
     using rt = RtNetlink.open();
@@ -28,7 +31,7 @@ export function sendFrames(
       const rc = setsockopt(fd.value, SOL_PACKET, PACKET_QDISC_BYPASS, Uint8Array.of(1, 0, 0, 0));
       check(rc, 'set PACKET_QDISC_BYPASS on', interfaceName);
     }
-    check(bind(fd.value, packetAddress(ifindex, 0)), 'bind packet socket to', interfaceName);
+    check(bind(fd.value, packetAddress(ifindex, options.claim ?? 0)), 'bind packet socket to', interfaceName);
     for (const frame of frames) check(send(fd.value, frame, 0), 'send frame on', interfaceName);
   });
 }

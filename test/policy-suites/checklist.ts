@@ -113,6 +113,7 @@ export const checklist: readonly ChecklistRow[] = [
     title: 'established connections are judged again',
     proofs: [
       [verdicts, 'a policy that denies a live connection cuts it in both directions, and it stays cut'],
+      [verdicts, 'what was cut stays cut, also when it was half closed'],
       [verdicts, 'a change of identity judges connections again'],
       ['test/no-window.kernel.test.ts', 'a new deny stops a running'],
     ],
@@ -198,6 +199,7 @@ export const checklist: readonly ChecklistRow[] = [
     proofs: [
       [verdicts, 'ARP passes whatever the policy'],
       [verdicts, 'neighbour discovery passes whatever the policy'],
+      [verdicts, 'neighbour discovery reaches the link and no further'],
       [verdicts, 'DHCP: a pod may ask and be answered whatever the policy, but not answer'],
       [verdicts, 'DHCPv6: a pod may ask and be answered on the link whatever the policy, but not answer'],
     ],
