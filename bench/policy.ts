@@ -37,7 +37,7 @@ export const policySuite: Suite = {
   describe: 'packets with 1, 1,000 and 10,000 rules, beside the bare interface and nftables (iperf3, sockperf, nft)',
   async run({ quick, log }) {
     const rows: BenchRow[] = [];
-    for (const link of links) rows.push(...(await measureLink(link, quick ? 1 : 5, quick ? 1 : 5, log)));
+    for (const link of links) rows.push(...(await measureLink(link, quick ? 1 : 5, quick ? 1 : 2, log)));
     return rows;
   },
 };
