@@ -8,6 +8,7 @@ import { annotationCases } from './cases/annotation.ts';
 import { assignCases } from './cases/assign.ts';
 import { bedUp, type Bed } from './cases/bed.ts';
 import { detectionCases } from './cases/detection.ts';
+import { ipamCommandCases } from './cases/ipam-commands.ts';
 import { ippoolCases } from './cases/ippool.ts';
 import { multusCases } from './cases/multus.ts';
 import { refusedMultusCases } from './cases/multus-refused.ts';
@@ -43,6 +44,7 @@ describe('Spiderpool’s cases', () => {
     overlayCases(theBed);
     nodePortCases(theBed);
     selectionCases(theBed);
+    ipamCommandCases(theBed);
     reclaimCases(theBed);
     subnetCases(theBed);
   });

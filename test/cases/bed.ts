@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -19,12 +18,12 @@ import {
 } from '../../src/api/resources.ts';
 import type { PoolSpec, SpiderIPPool } from '../../src/api/spiderippool.ts';
 import { decodeAllocatedIps } from '../../src/ipam/allocated-ips.ts';
-import { packageRoot } from '../../src/kernel/package-root.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { loadKubeConfig } from '../../src/kube/config.ts';
 import { isNotFound } from '../../src/kube/error.ts';
 import { labLayout, nodePaths, type LabLayout } from '../../src/lab/layout.ts';
 import { labDown } from '../../src/lab/lifecycle/down.ts';
+import { cliCommand } from '../../src/lab/lifecycle/entry.ts';
 import { readLabState } from '../../src/lab/lifecycle/state.ts';
 import { labUp } from '../../src/lab/lifecycle/up.ts';
 import { waitFor } from '../../src/lab/lifecycle/wait.ts';
@@ -84,8 +83,25 @@ export function onSwitch(bed: Bed, ...command: readonly string[]): Promise<strin
 
 /** What `sluice … --json` says about the lab. */
 export async function sluiceJson(bed: Bed, ...args: readonly string[]): Promise<unknown> {
-  const command = [createRequire(import.meta.url).resolve('tsx'), join(packageRoot(), 'src', 'cli', 'main.ts')];
-  return JSON.parse(await printed(process.execPath, ['--import', ...command, ...args, '--lab', bed.dir, '--json']));
+  const { code, stdout, stderr } = await runSluice(bed, ...args, '--json');
+  assert.equal(code, 0, `sluice ${args.join(' ')}: ${stderr}`);
+  return JSON.parse(stdout);
+}
+
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** `sluice …` about the lab, as somebody types it: the built program where there is one, `make test` builds it. */
+export function runSluice(bed: Bed, ...args: readonly string[]): Promise<Ran> {
+  const [file = '', ...command] = cliCommand({ preferBundle: true });
+  return new Promise((resolve) =>
+    execFile(file, [...command, ...args, '--lab', bed.dir], { timeout: 120_000 }, (error, stdout, stderr) =>
+      resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr }),
+    ),
+  );
 }
 
 function layoutOf({ dir }: Bed): LabLayout {
