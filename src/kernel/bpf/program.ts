@@ -157,7 +157,8 @@ const maxLoadAttempts = 10;
 /** Of `node --cpu-prof`, every millisecond: each attempt of a program that takes longer to verify would fail. */
 const { SIGPROF } = constants.signals;
 
-function callLoad(attr: () => BpfAttr): number {
+/** A descriptor, or -errno. `attr` is made anew for each attempt. */
+export function callLoad(attr: () => BpfAttr): number {
   return withSignalBlocked(SIGPROF, () => {
     for (let attempt = 1; ; attempt++) {
       const fd = attr().call(BpfCommand.progLoad);
