@@ -40,6 +40,8 @@ describe('preflight of a node', () => {
     const findings = run();
     assert.match(of(findings, 'kernel').join(), /^ok: Linux \S+ takes the programs and maps$/);
     for (const check of ['hooks', 'links', 'bandwidth']) assert.notEqual(of(findings, check).length, 0, check);
+    const version1 = listMounts().some(({ fsType }) => fsType === 'cgroup');
+    assert.match(of(findings, 'sockets').join(), version1 ? /^warning: .+ CAP_NET_RAW/ : /^ok: cgroup version 2/);
     assert.match(of(findings, 'bpffs').join(), /^warning: .+ is on no bpffs/);
     delete process.env['TMPDIR'];
     assert.deepEqual(

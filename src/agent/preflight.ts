@@ -8,7 +8,7 @@ import { Datapath } from '../datapath/datapath.ts';
 import { probeShapers } from '../datapath/shaper-support.ts';
 import { haveTcx } from '../kernel/index.ts';
 import { kernelHasLink } from '../kernel/link-support.ts';
-import { ensureBpffs, isOnBpffs, unmount } from '../kernel/mount.ts';
+import { ensureBpffs, isOnBpffs, listMounts, unmount } from '../kernel/mount.ts';
 
 export interface NodePreflightOptions {
   readonly bpffsDir: string;
@@ -23,7 +23,7 @@ export function preflightNode(options: NodePreflightOptions): PreflightFinding[]
     const what = 'not root: the kernel could not be asked';
     return [{ check: 'kernel', state: 'problem', what, remedy: 'run it as root, on the node' }, ...files];
   }
-  return [...programs(), hooks(), ...links(), ...shaping(), bpffs(options.bpffsDir), ...files];
+  return [...programs(), hooks(), sockets(), ...links(), ...shaping(), bpffs(options.bpffsDir), ...files];
 }
 
 /** The agent's own programs and maps, loaded in a place of their own and let go. */
@@ -46,6 +46,16 @@ function hooks(): PreflightFinding {
   if (haveTcx()) return { check: 'hooks', state: 'ok', what: 'tcx links, which nobody in a pod can remove' };
   const what = 'no tcx links: a process with CAP_NET_ADMIN in a pod can take its filters off for milliseconds';
   return { check: 'hooks', state: 'warning', what, remedy: 'Linux 6.6 or newer' };
+}
+
+/** What keeps pods from sending past the hooks is on their cgroups (src/datapath/socket-guard.ts). */
+function sockets(): PreflightFinding {
+  const types = new Set(listMounts().map(({ fsType }) => fsType));
+  if (types.has('cgroup2') && !types.has('cgroup'))
+    return { check: 'sockets', state: 'ok', what: 'cgroup version 2: no socket in a pod sends past the hooks' };
+  const what = 'cgroup version 1: a container with CAP_NET_RAW can send past policy (PACKET_QDISC_BYPASS, AF_XDP)';
+  const remedy = 'cgroup version 2 alone (systemd.unified_cgroup_hierarchy=1), or drop: [NET_RAW] in the pods';
+  return { check: 'sockets', state: 'warning', what, remedy };
 }
 
 function links(): PreflightFinding[] {
