@@ -66,12 +66,19 @@ function validateNetworks(coordinator: CoordinatorSpec, at: string): FieldError[
   return errors;
 }
 
-function validateNumbers({ txQueueLen = 0, podRPFilter = 0, vethMTU = 1 }: CoordinatorSpec, at: string): FieldError[] {
+/** As the plugin wants them (src/cni/coordinator-config.ts): what it refuses would fail the ADD of each pod. */
+function validateNumbers(settings: CoordinatorSpec, at: string): FieldError[] {
+  const { txQueueLen = 0, podRPFilter = 0, vethMTU = 1, hostRuleTable = 1 } = settings;
   const errors: FieldError[] = [];
   if (txQueueLen < 0) errors.push(invalid(`${at}.txQueueLen`, txQueueLen, 'must be 0 or more'));
   if (podRPFilter > 2)
     errors.push(invalid(`${at}.podRPFilter`, podRPFilter, 'must be 0, 1, 2 or negative (left alone)'));
-  if (vethMTU < 1) errors.push(invalid(`${at}.vethMTU`, vethMTU, 'must be 1 or more'));
+  if (vethMTU < 1 || vethMTU > 65_535)
+    errors.push(invalid(`${at}.vethMTU`, vethMTU, 'must be 1 or more, at most 65535'));
+  if (hostRuleTable < 1 || hostRuleTable > 4_294_967_295) {
+    const detail = 'must be the number of a routing table, 1 to 4294967295; leave it out for 500';
+    errors.push(invalid(`${at}.hostRuleTable`, hostRuleTable, detail));
+  }
   return errors;
 }
 

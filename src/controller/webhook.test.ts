@@ -413,6 +413,30 @@ describe('multus config admission', () => {
       /not a unicast MAC: the lowest bit of the first byte must be 0/,
     ],
     [
+      'a routing table that is none',
+      { ...ipvlan, coordinator: { hostRuleTable: 0 } },
+      {},
+      /spec\.coordinator\.hostRuleTable: Invalid value: 0: must be the number of a routing table, 1 to 4294967295/,
+    ],
+    [
+      'an MTU that no interface has',
+      { ...ipvlan, coordinator: { vethMTU: 65_536 } },
+      {},
+      /spec\.coordinator\.vethMTU: Invalid value: 65536: must be 1 or more, at most 65535/,
+    ],
+    [
+      'a bond without a name',
+      { cniType: 'ipvlan', ipvlan: { master: ['a', 'b'], bond: { name: '', mode: 1 } } },
+      {},
+      /spec\.ipvlan\.bond\.name: Required value: bond name can't be empty/,
+    ],
+    [
+      'a bond whose name no interface can have',
+      { cniType: 'ipvlan', ipvlan: { master: ['a', 'b'], bond: { name: 'bond-of-the-underlay', mode: 1 } } },
+      {},
+      /spec\.ipvlan\.bond\.name: Invalid value: "bond-of-the-underlay": must be a name for an interface: at most 15/,
+    ],
+    [
       'a route of two families',
       { ...ipvlan, coordinator: { policyRoutes: [{ dst: '10.0.0.0/8', gw: 'fd00::1' }] } },
       {},
