@@ -110,8 +110,13 @@ function sourceCases(bed: () => Bed): void {
     const pool = await c.pool('p');
     const container = (name: string) => ({ name, image: 'none', command: ['sleep', '100000'] });
     const spec = { containers: [container('a'), container('b')] };
-    const pod = await c.pod('web', { annotations: fromPools([pool]), spec });
-    assert.deepEqual(ipsOf(pod), [...(await c.records(pool)).keys()]);
+    const [ip = '', ...more] = ipsOf(await c.pod('web', { annotations: fromPools([pool]), spec }));
+    assert.deepEqual([[ip], more], [[...(await c.records(pool)).keys()], []]);
+    for (const name of ['a', 'b']) {
+      const ref = { namespace: c.namespace, name: 'web', container: name };
+      const { stdout } = await c.bed.cluster.exec(ref, ['ip', '-o', 'addr', 'show', 'dev', 'eth0'], 60_000);
+      assert.ok(stdout.includes(`inet ${ip}/24 `), `container ${name}: ${stdout}`);
+    }
   });
 
   caseOf('A00015', 'wildcards in ippools, in name order', bed, async (c) => {

@@ -13,7 +13,7 @@ import {
 import { readFileSync } from 'node:fs';
 import { Writable } from 'node:stream';
 import { SluiceError } from '../../core/error.ts';
-import type { Cluster, ExecResult, PodRef, PodView } from './cluster.ts';
+import type { Cluster, ContainerRef, ExecResult, PodRef, PodView } from './cluster.ts';
 import { podView } from './pod-view.ts';
 
 export function apiCluster(kubeconfig: string): Cluster {
@@ -92,7 +92,12 @@ class TextSink extends Writable {
   }
 }
 
-async function execInPod(exec: Exec, pod: PodRef, command: readonly string[], timeoutMs: number): Promise<ExecResult> {
+async function execInPod(
+  exec: Exec,
+  pod: ContainerRef,
+  command: readonly string[],
+  timeoutMs: number,
+): Promise<ExecResult> {
   const stdout = new TextSink();
   const stderr = new TextSink();
   const status = await new Promise<V1Status>((resolve, reject) => {
@@ -111,7 +116,7 @@ async function execInPod(exec: Exec, pod: PodRef, command: readonly string[], ti
       resolve(result);
     };
     exec
-      .exec(pod.namespace, pod.name, '', [...command], stdout, stderr, null, false, settle)
+      .exec(pod.namespace, pod.name, pod.container ?? '', [...command], stdout, stderr, null, false, settle)
       .catch((error: unknown) => {
         clearTimeout(timer);
         reject(error instanceof Error ? error : new Error(String(error)));

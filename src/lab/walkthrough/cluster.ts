@@ -5,6 +5,10 @@ export interface PodRef {
   readonly name: string;
 }
 
+export interface ContainerRef extends PodRef {
+  readonly container?: string;
+}
+
 export interface ExecResult {
   readonly exitCode: number;
   readonly stdout: string;
@@ -28,6 +32,6 @@ export interface Cluster {
   /** `spec.config` of a NetworkAttachmentDefinition; undefined when it does not exist. */
   attachmentConfig(namespace: string, name: string): Promise<string | undefined>;
   annotate(pod: PodRef, annotations: Readonly<Record<string, string | null>>): Promise<void>;
-  /** Runs a command in the pod's first container. */
-  exec(pod: PodRef, command: readonly string[], timeoutMs: number): Promise<ExecResult>;
+  /** Runs a command in the container, or in the pod's only one. */
+  exec(pod: ContainerRef, command: readonly string[], timeoutMs: number): Promise<ExecResult>;
 }

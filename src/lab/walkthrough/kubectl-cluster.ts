@@ -1,5 +1,5 @@
 /** The cluster through an unmodified kubectl, as a person would use it. */
-import type { Cluster, ExecResult, PodRef, PodView } from './cluster.ts';
+import type { Cluster, ContainerRef, ExecResult, PodRef, PodView } from './cluster.ts';
 import { type PodObject, podView } from './pod-view.ts';
 import { mustRun, runCommand } from './run-command.ts';
 
@@ -55,8 +55,9 @@ function kubectlCluster(description: string, env: NodeJS.ProcessEnv): Cluster {
       );
       await kubectl('annotate', 'pod', pod.name, '-n', pod.namespace, '--overwrite', ...changes);
     },
-    exec(pod: PodRef, command: readonly string[], timeoutMs: number): Promise<ExecResult> {
-      return runCommand('kubectl', ['exec', '-n', pod.namespace, pod.name, '--', ...command], { env, timeoutMs });
+    exec(pod: ContainerRef, command: readonly string[], timeoutMs: number): Promise<ExecResult> {
+      const where = [pod.name, ...(pod.container === undefined ? [] : ['-c', pod.container])];
+      return runCommand('kubectl', ['exec', '-n', pod.namespace, ...where, '--', ...command], { env, timeoutMs });
     },
   };
 }
