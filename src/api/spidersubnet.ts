@@ -14,7 +14,7 @@ export const subnetSpecSchema = z.looseObject({
 });
 
 export const subnetStatusSchema = z.looseObject({
-  /** A JSON document in a string; src/ipam/controlled-pools.ts. */
+  /** A JSON document in a string; src/ipam/subnet-pools.ts. */
   controlledIPPools: z.string().optional(),
   totalIPCount: z.number().int().optional(),
   /** Addresses that pools have, whether pods use them or not. */

@@ -52,6 +52,11 @@ function pod(shape: PodShape): Pod {
   } as unknown as Pod;
 }
 
+function endpointOf(uid: string): SpiderEndpoint {
+  const status = { current: { uid, node: 'n', ips: [] }, ownerControllerType: 'Pod', ownerControllerName: 'a' };
+  return { metadata: { name: 'a', namespace: 'default' }, status };
+}
+
 describe('decision about a record', () => {
   const just = '2026-01-01T00:09:50Z';
   const long = '2026-01-01T00:05:00Z';
@@ -77,6 +82,10 @@ describe('decision about a record', () => {
     ['failed, to be restarted', 'keep', { pod: { phase: 'Failed', restartPolicy: 'OnFailure', finishedAt: long } }],
     ['evicted', 'release', { pod: { phase: 'Failed', reason: 'Evicted' } }],
     ['evicted, wanted', 'keep', { pod: { phase: 'Failed', reason: 'Evicted' }, isWanted: true }],
+    ['evicted, unwanted', 'release', { pod: { phase: 'Failed', reason: 'Evicted' }, isWanted: false }],
+    // Upstream releases here what the living pod has.
+    ['running, with an endpoint of an earlier pod', 'keep', { pod: {}, endpoint: endpointOf('earlier') }],
+    ['the same, unwanted', 'keep', { pod: {}, endpoint: endpointOf('earlier'), isWanted: false }],
     ['going, within its grace period', 'wait', { pod: { going: just } }],
     ['going, grace over', 'release', { pod: { going: long } }],
     ['going, wanted', 'keep', { pod: { going: long }, isWanted: true }],
