@@ -151,152 +151,159 @@ function describeCase({ operation, step, ending }: Case): string {
   return `${operation.what}, killed ${step.when} write ${step.write}, ${ending}`;
 }
 
-describe('an agent that is killed while it hands out addresses', { skip: whyNoKernelTests() ?? false }, () => {
-  let bed: AgentBed;
-  let gate: WriteGate;
-  let kubeConfigPath: string;
-  let victims = 0;
+/** Dozens of ADDs at once end late on an emulated CPU, before their last writes; and what they write is not the kernel's. */
+const emulated = process.env['SLUICE_VM'] === '1' ? 'too many pods at once for an emulated CPU' : undefined;
 
-  before(async () => {
-    bed = await AgentBed.create();
-    await applyDefinitions(bed.kube);
-    gate = await WriteGate.open(() => bed.api, subjectOf);
-    kubeConfigPath = join(bed.dir, 'gated-kubeconfig');
-    const { caCert, token } = bed.api.credentials;
-    writeFileSync(kubeConfigPath, formatKubeconfig({ server: gate.url, caCert, token }), { mode: 0o600 });
-  });
-  after(async () => {
-    await bed.close();
-    await gate.close();
-  });
+describe(
+  'an agent that is killed while it hands out addresses',
+  { skip: whyNoKernelTests() ?? emulated ?? false },
+  () => {
+    let bed: AgentBed;
+    let gate: WriteGate;
+    let kubeConfigPath: string;
+    let victims = 0;
 
-  it('at any write, of any operation: no address twice, none lost', async () => {
-    const kills = new Map<string, number>(operations.map(({ what }) => [what, 0]));
-    let open = operations.map((operation) => ({ operation, write: 1 }));
-    let agent = await bed.startReady({ kubeConfigPath });
-    while (open.length > 0) {
-      const [turn, later] = [open.slice(0, operationsAtOnce), open.slice(operationsAtOnce)];
+    before(async () => {
+      bed = await AgentBed.create();
+      await applyDefinitions(bed.kube);
+      gate = await WriteGate.open(() => bed.api, subjectOf);
+      kubeConfigPath = join(bed.dir, 'gated-kubeconfig');
+      const { caCert, token } = bed.api.credentials;
+      writeFileSync(kubeConfigPath, formatKubeconfig({ server: gate.url, caCert, token }), { mode: 0o600 });
+    });
+    after(async () => {
+      await bed.close();
+      await gate.close();
+    });
+
+    it('at any write, of any operation: no address twice, none lost', async () => {
+      const kills = new Map<string, number>(operations.map(({ what }) => [what, 0]));
+      let open = operations.map((operation) => ({ operation, write: 1 }));
+      let agent = await bed.startReady({ kubeConfigPath });
+      while (open.length > 0) {
+        const [turn, later] = [open.slice(0, operationsAtOnce), open.slice(operationsAtOnce)];
+        const cases = await Promise.all(
+          turn.flatMap(({ operation, write }) =>
+            (['before', 'after'] as const).flatMap((when) =>
+              endings.map((ending) => prepare(operation, { write, when }, ending)),
+            ),
+          ),
+        );
+        const killed = await killAt(agent, cases);
+        for (const { operation } of killed) kills.set(operation.what, (kills.get(operation.what) ?? 0) + 1);
+        await endWithout(killed.filter(({ ending }) => ending === 'the pod is gone'));
+        agent = await bed.startReady({ kubeConfigPath });
+        await endWith(killed.filter(({ ending }) => ending === 'the next agent goes on'));
+        const goesOn = turn.filter(({ operation }) => killed.some((each) => each.operation === operation));
+        open = [...goesOn.map(({ operation, write }) => ({ operation, write: write + 1 })), ...later];
+      }
+      await bed.stop(agent, 'SIGTERM');
+      console.log(`# kills: ${[...kills].map(([what, count]) => `${count} in ${what}`).join(', ')}`);
+      for (const { what, writes } of operations)
+        assert.ok((kills.get(what) ?? 0) >= writes * 4, `${what}: not killed at every write`);
+    });
+
+    it('at any write, while somebody has the addresses: no address twice, none lost, and none of theirs', async () => {
+      const pair = bed.pair();
+      const options = { kubeConfigPath, detection: { conflicts: true, gateways: false } };
+      const agent = await bed.startReady(options);
+      // What is written is known, so that one agent is killed at all of it.
       const cases = await Promise.all(
-        turn.flatMap(({ operation, write }) =>
+        Array.from({ length: conflict.writes }, (_, index) => index + 1).flatMap((write) =>
           (['before', 'after'] as const).flatMap((when) =>
-            endings.map((ending) => prepare(operation, { write, when }, ending)),
+            endings.map((ending) => prepare(conflict, { write, when }, ending, pair.pod)),
           ),
         ),
       );
+      const theirs = cases.flatMap(({ victim }) => victim.firstAddresses);
+      using peer = RtNetlink.open(pair.peer);
+      const { ifindex } = peer.mustLink(pair.interfaceName);
+      for (const text of theirs) {
+        const address = parseIp(text) ?? assert.fail(text);
+        peer.setAddress({ ifindex, address, prefixLen: address.family === 4 ? 24 : 64, noDad: address.family === 6 });
+      }
       const killed = await killAt(agent, cases);
-      for (const { operation } of killed) kills.set(operation.what, (kills.get(operation.what) ?? 0) + 1);
+      console.log(`# kills: ${killed.length} in ${conflict.what}`);
+      assert.equal(killed.length, cases.length, 'not killed at every write');
       await endWithout(killed.filter(({ ending }) => ending === 'the pod is gone'));
-      agent = await bed.startReady({ kubeConfigPath });
-      await endWith(killed.filter(({ ending }) => ending === 'the next agent goes on'));
-      const goesOn = turn.filter(({ operation }) => killed.some((each) => each.operation === operation));
-      open = [...goesOn.map(({ operation, write }) => ({ operation, write: write + 1 })), ...later];
-    }
-    await bed.stop(agent, 'SIGTERM');
-    console.log(`# kills: ${[...kills].map(([what, count]) => `${count} in ${what}`).join(', ')}`);
-    for (const { what, writes } of operations)
-      assert.ok((kills.get(what) ?? 0) >= writes * 4, `${what}: not killed at every write`);
-  });
-
-  it('at any write, while somebody has the addresses: no address twice, none lost, and none of theirs', async () => {
-    const pair = bed.pair();
-    const options = { kubeConfigPath, detection: { conflicts: true, gateways: false } };
-    const agent = await bed.startReady(options);
-    // What is written is known, so that one agent is killed at all of it.
-    const cases = await Promise.all(
-      Array.from({ length: conflict.writes }, (_, index) => index + 1).flatMap((write) =>
-        (['before', 'after'] as const).flatMap((when) =>
-          endings.map((ending) => prepare(conflict, { write, when }, ending, pair.pod)),
-        ),
-      ),
-    );
-    const theirs = cases.flatMap(({ victim }) => victim.firstAddresses);
-    using peer = RtNetlink.open(pair.peer);
-    const { ifindex } = peer.mustLink(pair.interfaceName);
-    for (const text of theirs) {
-      const address = parseIp(text) ?? assert.fail(text);
-      peer.setAddress({ ifindex, address, prefixLen: address.family === 4 ? 24 : 64, noDad: address.family === 6 });
-    }
-    const killed = await killAt(agent, cases);
-    console.log(`# kills: ${killed.length} in ${conflict.what}`);
-    assert.equal(killed.length, cases.length, 'not killed at every write');
-    await endWithout(killed.filter(({ ending }) => ending === 'the pod is gone'));
-    const next = await bed.startReady(options);
-    await endWith(
-      killed.filter(({ ending }) => ending === 'the next agent goes on'),
-      theirs,
-    );
-    await bed.stop(next, 'SIGTERM');
-  });
-
-  async function prepare(operation: Operation, step: Step, ending: Ending, netns?: string): Promise<Case> {
-    const victim = new Victim(bed, victims++, netns);
-    await victim.create();
-    await operation.prepare(victim);
-    return { operation, step, ending, victim };
-  }
-
-  /** Runs all, each up to its step. Answers those that have come that far; the agent is dead. */
-  async function killAt(agent: RunningAgent, cases: readonly Case[]): Promise<Case[]> {
-    gate.hold(new Map(cases.map(({ victim, step }) => [victim.namespace, step])));
-    const answered = new Map<Case, Answer>();
-    const running = cases.map(async (each) => {
-      answered.set(each, await each.operation.run(each.victim));
+      const next = await bed.startReady(options);
+      await endWith(
+        killed.filter(({ ending }) => ending === 'the next agent goes on'),
+        theirs,
+      );
+      await bed.stop(next, 'SIGTERM');
     });
-    const stands = ({ victim }: Case): boolean => gate.standing.has(victim.namespace);
-    await until('all to stand or to be done', () => cases.every((each) => stands(each) || answered.has(each)));
-    const killed = cases.filter(stands);
-    await bed.stop(agent, 'SIGKILL');
-    await Promise.all(running);
-    gate.release();
-    for (const each of killed) assert.notEqual(answered.get(each)?.status, 0, `${describeCase(each)}: it succeeded`);
-    return killed;
-  }
 
-  /** No agent comes: garbage collection finds what is left. */
-  async function endWithout(cases: readonly Case[]): Promise<void> {
-    await Promise.all(cases.map(({ victim }) => victim.removePod()));
-    await collect();
-    await Promise.all(cases.map((each) => each.victim.nothingIsLeft(describeCase(each))));
-  }
-
-  /** The runtime calls again, and in the end takes the pod away. */
-  async function endWith(cases: readonly Case[], theirs: readonly string[] = []): Promise<void> {
-    await Promise.all(cases.map((each) => goOn(each, theirs)));
-    await collect();
-    await Promise.all(cases.map((each) => each.victim.nothingIsLeft(describeCase(each))));
-  }
-
-  async function goOn(each: Case, theirs: readonly string[]): Promise<void> {
-    const { operation, victim } = each;
-    const where = describeCase(each);
-    for (const ifName of operation.has) {
-      const { addresses } = await victim.mustCni('ADD', ifName);
-      assert.equal(addresses.length, 2, where);
-      assert.deepEqual(
-        addresses.filter((address) => theirs.includes(address)),
-        [],
-        `${where}: somebody else’s`,
-      );
-      const own = [...(await victim.records())].filter(
-        ([, record]) => record.interface === ifName && record.podUid === victim.uid,
-      );
-      assert.deepEqual(own.map(([address]) => address).sort(), [...addresses].sort(), `${where}: ${ifName}`);
+    async function prepare(operation: Operation, step: Step, ending: Ending, netns?: string): Promise<Case> {
+      const victim = new Victim(bed, victims++, netns);
+      await victim.create();
+      await operation.prepare(victim);
+      return { operation, step, ending, victim };
     }
-    if (operation.has.length > 0) {
-      const ips = (await victim.endpoint())?.status?.current.ips ?? [];
-      assert.deepEqual(
-        ips.map((entry) => entry.interface),
-        operation.has,
-        `${where}: its endpoint`,
-      );
-    }
-    await victim.removePod();
-    for (const ifName of ['net1', 'eth0'] as const) await victim.mustCni('DEL', ifName);
-  }
 
-  /** As `sluice ipam gc`: the controller's decisions, without its pauses. */
-  async function collect(): Promise<void> {
-    const cluster = { client: bed.kube, agents: [], [Symbol.dispose]: () => undefined };
-    await collectGarbage(cluster, readSettings(undefined).settings, false);
-  }
-});
+    /** Runs all, each up to its step. Answers those that have come that far; the agent is dead. */
+    async function killAt(agent: RunningAgent, cases: readonly Case[]): Promise<Case[]> {
+      gate.hold(new Map(cases.map(({ victim, step }) => [victim.namespace, step])));
+      const answered = new Map<Case, Answer>();
+      const running = cases.map(async (each) => {
+        answered.set(each, await each.operation.run(each.victim));
+      });
+      const stands = ({ victim }: Case): boolean => gate.standing.has(victim.namespace);
+      await until('all to stand or to be done', () => cases.every((each) => stands(each) || answered.has(each)));
+      const killed = cases.filter(stands);
+      await bed.stop(agent, 'SIGKILL');
+      await Promise.all(running);
+      gate.release();
+      for (const each of killed) assert.notEqual(answered.get(each)?.status, 0, `${describeCase(each)}: it succeeded`);
+      return killed;
+    }
+
+    /** No agent comes: garbage collection finds what is left. */
+    async function endWithout(cases: readonly Case[]): Promise<void> {
+      await Promise.all(cases.map(({ victim }) => victim.removePod()));
+      await collect();
+      await Promise.all(cases.map((each) => each.victim.nothingIsLeft(describeCase(each))));
+    }
+
+    /** The runtime calls again, and in the end takes the pod away. */
+    async function endWith(cases: readonly Case[], theirs: readonly string[] = []): Promise<void> {
+      await Promise.all(cases.map((each) => goOn(each, theirs)));
+      await collect();
+      await Promise.all(cases.map((each) => each.victim.nothingIsLeft(describeCase(each))));
+    }
+
+    async function goOn(each: Case, theirs: readonly string[]): Promise<void> {
+      const { operation, victim } = each;
+      const where = describeCase(each);
+      for (const ifName of operation.has) {
+        const { addresses } = await victim.mustCni('ADD', ifName);
+        assert.equal(addresses.length, 2, where);
+        assert.deepEqual(
+          addresses.filter((address) => theirs.includes(address)),
+          [],
+          `${where}: somebody else’s`,
+        );
+        const own = [...(await victim.records())].filter(
+          ([, record]) => record.interface === ifName && record.podUid === victim.uid,
+        );
+        assert.deepEqual(own.map(([address]) => address).sort(), [...addresses].sort(), `${where}: ${ifName}`);
+      }
+      if (operation.has.length > 0) {
+        const ips = (await victim.endpoint())?.status?.current.ips ?? [];
+        assert.deepEqual(
+          ips.map((entry) => entry.interface),
+          operation.has,
+          `${where}: its endpoint`,
+        );
+      }
+      await victim.removePod();
+      for (const ifName of ['net1', 'eth0'] as const) await victim.mustCni('DEL', ifName);
+    }
+
+    /** As `sluice ipam gc`: the controller's decisions, without its pauses. */
+    async function collect(): Promise<void> {
+      const cluster = { client: bed.kube, agents: [], [Symbol.dispose]: () => undefined };
+      await collectGarbage(cluster, readSettings(undefined).settings, false);
+    }
+  },
+);
