@@ -207,7 +207,7 @@ describe('no window', { skip: reason ?? false }, () => {
       await pause(5);
     }
     assert.equal(framesOf(capture.drain(), { protocol: 'udp', port }).length, 0);
-    assert.ok((await flow.stop()).sent > 100);
+    assert.ok((await flow.stop()).sent > 100 / slowness);
   });
 
   it('clsact: a filter before ours, ours removed, or another kind in its place: all put back', () => {
