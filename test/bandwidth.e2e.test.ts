@@ -25,6 +25,7 @@ import { labUp } from '../src/lab/lifecycle/up.ts';
 import { waitFor } from '../src/lab/lifecycle/wait.ts';
 import { apiCluster } from '../src/lab/walkthrough/api-cluster.ts';
 import type { Cluster } from '../src/lab/walkthrough/cluster.ts';
+import { eventually } from '../src/lab/walkthrough/wait.ts';
 import { pause } from './traffic.ts';
 
 const path = process.env['PATH'] ?? '';
@@ -113,14 +114,6 @@ describe('bandwidth limits, in a lab', () => {
         error === null ? resolve(stdout) : reject(new Error(`sluice ${args.join(' ')}: ${stderr}`)),
       ),
     );
-  }
-
-  /** What is found at last. */
-  async function eventually<T>(what: string, find: () => Promise<T | undefined>): Promise<T> {
-    for (let found: T | undefined; ;) {
-      await waitFor(what, async () => (found = await find()) !== undefined, patience);
-      if (found !== undefined) return found;
-    }
   }
 
   async function limits(sample = 0): Promise<BandwidthInfo[]> {
@@ -342,20 +335,24 @@ describe('bandwidth limits, in a lab', () => {
     })();
     try {
       const isOfA = (one: BandwidthInfo): boolean => isOf('a')(one) && one.direction === 'egress';
-      const own = await eventually('a rate in bandwidth list', async () =>
+      const own = await eventually('a rate in bandwidth list', patience.timeoutMs, async () =>
         (await limits(2)).find((one) => isOfA(one) && (one.rateBps ?? 0) > 15e6),
       );
       // Two seconds of a clock and a CPU that are emulated: 20.9 Mbit/s were read of a flow whose receiver counted less than 20.
       assert.ok((own.rateBps ?? Infinity) < (slowness === 1 ? 20.5e6 : 22e6), `${own.rateBps} bit/s`);
       assert.ok(own.statistics !== undefined);
       assert.deepEqual([own.node, own.source, own.limitBps], ['node1', 'pod-annotation', 20_000_000]);
-      await eventually('the pod at the head of bandwidth top', async () => {
+      await eventually('the pod at the head of bandwidth top', patience.timeoutMs, async () => {
         const top = await sluice('bandwidth', 'top', '--rounds', '1', '--interval', '1', '--json');
         const [first] = JSON.parse(top) as { readonly pod: object }[];
         return isDeepStrictEqual(first?.pod, { namespace: 'demo', name: 'a' }) || undefined;
       });
       const row = /^node1 +demo\/a +eth0 +egress +20 Mbit\/s +pod annotation +\S+ +\S+ Mbit\/s/m;
-      await eventually('its row in the table', async () => row.exec(await sluice('bandwidth', 'list')) ?? undefined);
+      await eventually(
+        'its row in the table',
+        patience.timeoutMs,
+        async () => row.exec(await sluice('bandwidth', 'list')) ?? undefined,
+      );
     } finally {
       wanted = false;
     }

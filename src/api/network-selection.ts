@@ -9,6 +9,7 @@
  */
 import { z } from 'zod';
 import { SluiceError } from '../core/error.ts';
+import { interfaceNamePattern } from '../core/interface-name.ts';
 import { parseIp, parsePrefix } from '../core/ip.ts';
 import { multusAnnotations } from './spider.ts';
 
@@ -192,8 +193,6 @@ function fromElement(element: Element, index: number, namespace: string, source:
 const nameRemedy = 'write <namespace>/<name>, or <name>, of a NetworkAttachmentDefinition, and @<interface> if need be';
 /** RFC 1123 subdomain: the names that Kubernetes takes for an attachment. */
 const objectNamePattern = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
-/** IFNAMSIZ - 1 and dev_valid_name(), net/core/dev.c. */
-const interfacePattern = /^(?!\.{1,2}$)[^/:\s\0]{1,15}$/;
 
 function objectName(text: string, field: string, source: Source): string {
   if (objectNamePattern.test(text)) return text;
@@ -201,7 +200,7 @@ function objectName(text: string, field: string, source: Source): string {
 }
 
 function checkInterface(text: string, field: string, source: Source): string {
-  if (interfacePattern.test(text)) return text;
+  if (interfaceNamePattern.test(text)) return text;
   const remedy = 'at most 15 characters without blanks, "/" and ":"';
   throw malformed(source, field, `"${text}" is not an interface's name`, remedy);
 }

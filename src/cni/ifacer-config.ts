@@ -1,7 +1,7 @@
 /** The `ifacer` plugin's configuration object: the keys of Spiderpool's plugin. */
 import { z } from 'zod';
 import { cniErrorCodes, type PluginConfig } from '../api/cni.ts';
-import { isInterfaceName } from '../core/interface-name.ts';
+import { interfaceNamePattern } from '../core/interface-name.ts';
 import { parseIp } from '../core/ip.ts';
 import { isBondNumber, type BondNumber, type BondOptions } from '../kernel/netlink/bond.ts';
 import { parseMac } from '../kernel/netlink/link.ts';
@@ -25,7 +25,7 @@ export interface BondConfig {
 
 const defaultBondName = 'sp_bond0';
 const schema = z.looseObject({
-  interfaces: z.array(z.string().refine(isInterfaceName, 'is not an interface name')).nullish(),
+  interfaces: z.array(z.string().regex(interfaceNamePattern, 'is not an interface name')).nullish(),
   vlanID: z.number().int().nullish(),
   bond: z
     .looseObject({
@@ -54,7 +54,7 @@ export function parseIfacerConfig(config: PluginConfig): IfacerConfig {
 }
 
 function parseBond(name: string, mode: number, text: string): BondConfig {
-  if (!isInterfaceName(name)) throw invalid(`bond.name: "${name}" is not an interface name`);
+  if (!interfaceNamePattern.test(name)) throw invalid(`bond.name: "${name}" is not an interface name`);
   const numbers: Partial<Record<BondNumber, number>> = {};
   const byName: Partial<Record<'primary' | 'active_slave', string>> = {};
   const unknown: string[] = [];

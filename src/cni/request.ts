@@ -7,6 +7,7 @@ import {
   type CniVersion,
   type PluginConfig,
 } from '../api/cni.ts';
+import { interfaceNamePattern } from '../core/interface-name.ts';
 import { CniError } from './error.ts';
 import { parseResult } from './result.ts';
 import { negotiateVersion, requireCommand } from './version.ts';
@@ -14,8 +15,6 @@ import type { WireRequest } from './wire.ts';
 
 /** Names of network and container: "Must start with an alphanumeric character" ("Parameters", "Configuration format"). */
 const identifier = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
-/** IFNAMSIZ - 1, and what dev_valid_name() in net/core/dev.c refuses. */
-const interfaceName = /^(?!\.{1,2}$)[^/:\s\0]{1,15}$/;
 
 const attachment = z.looseObject({ containerID: z.string(), ifname: z.string() });
 const rate = z.number().nonnegative().optional();
@@ -43,7 +42,7 @@ export function parseCniRequest(wire: WireRequest): CniRequest {
   const command = parseCommand(env['CNI_COMMAND']);
   const ofContainer = command === 'ADD' || command === 'DEL' || command === 'CHECK';
   const containerId = ofContainer ? required(env, 'CNI_CONTAINERID', identifier) : '';
-  const ifName = ofContainer ? required(env, 'CNI_IFNAME', interfaceName) : '';
+  const ifName = ofContainer ? required(env, 'CNI_IFNAME', interfaceNamePattern) : '';
   const netns = ofContainer && command !== 'DEL' ? required(env, 'CNI_NETNS', /./) : env['CNI_NETNS'];
   return {
     plugin: wire.plugin,

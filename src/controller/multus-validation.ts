@@ -10,7 +10,7 @@ import {
   type SpiderMultusConfig,
   type TypeBlock,
 } from '../api/spidermultusconfig.ts';
-import { isInterfaceName } from '../core/interface-name.ts';
+import { interfaceNamePattern } from '../core/interface-name.ts';
 import { attachmentName, foreignController } from './attachment.ts';
 import { validateCoordinator } from './coordinator-validation.ts';
 import { validateMetadata } from './multus-metadata-validation.ts';
@@ -130,7 +130,7 @@ function validateParent(field: string, parent: ParentSpec): FieldError[] {
     );
   } else if (parent.bond.name === '') {
     errors.push(required(`${field}.bond.name`, "bond name can't be empty, name the bond to create"));
-  } else if (!isInterfaceName(parent.bond.name)) {
+  } else if (!interfaceNamePattern.test(parent.bond.name)) {
     const detail = 'must be a name for an interface: at most 15 characters, no "/", ":" or space';
     errors.push(invalid(`${field}.bond.name`, parent.bond.name, detail));
   }

@@ -1,4 +1,2 @@
-/** Whether the kernel takes it as the name of a network interface: dev_valid_name(), net/core/dev.c, and IFNAMSIZ. */
-export function isInterfaceName(text: string): boolean {
-  return /^(?!\.{1,2}$)[^/:\s]{1,15}$/.test(text);
-}
+/** What the kernel takes as the name of a network interface: IFNAMSIZ - 1, and dev_valid_name(), net/core/dev.c. */
+export const interfaceNamePattern = /^(?!\.{1,2}$)[^/:\s\0]{1,15}$/;

@@ -10,12 +10,11 @@
  */
 import { attachToCgroup, CgroupHook, cgroupPrograms, detachFromCgroup } from '../kernel/bpf/cgroup-programs.ts';
 import { BpfProgram, ProgramType } from '../kernel/bpf/program.ts';
+import { PACKET_QDISC_BYPASS, SOL_PACKET } from '../kernel/packet-socket.ts';
 
 const programName = 'sluice_sockets';
 
-/** include/linux/socket.h, include/uapi/linux/if_packet.h. */
-const SOL_PACKET = 263;
-const PACKET_QDISC_BYPASS = 20;
+/** include/linux/socket.h. */
 const SOL_XDP = 283;
 
 const imm = (value: number): number[] => [value & 0xff, value >> 8, 0, 0];

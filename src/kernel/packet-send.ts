@@ -4,10 +4,7 @@ import { ownFd } from './fd.ts';
 import { bind, send, setsockopt, socket } from './ffi.ts';
 import { RtNetlink } from './netlink/rtnetlink.ts';
 import { type NetnsRef, withNetns } from './netns.ts';
-import { AF_PACKET, packetAddress, SOCK_CLOEXEC, SOCK_RAW } from './packet-socket.ts';
-
-const SOL_PACKET = 263;
-const PACKET_QDISC_BYPASS = 20;
+import { AF_PACKET, PACKET_QDISC_BYPASS, packetAddress, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET } from './packet-socket.ts';
 
 /**
  * Sends Ethernet frames, header included, out of the interface. `direct`: past qdiscs and the programs of the tc hooks.

@@ -1,5 +1,7 @@
-/** What packet sockets share (include/uapi/linux/if_packet.h). */
+/** What packet sockets share (include/linux/socket.h, include/uapi/linux/if_packet.h). */
 export const AF_PACKET = 17;
+export const SOL_PACKET = 263;
+export const PACKET_QDISC_BYPASS = 20;
 export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0x800;
 export const SOCK_CLOEXEC = 0x80000;
