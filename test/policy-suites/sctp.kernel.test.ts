@@ -5,12 +5,20 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { formatIp, parsePrefix, type IpPrefix } from '../../src/core/ip.ts';
 import { Datapath } from '../../src/datapath/datapath.ts';
 import { randomSuffix, TestBpffs, whyNoKernelTests, whyNoLink } from '../../src/datapath/test-bed.ts';
-import { createNamedNetns, Errno, isErrno, Netns, removeNamedNetns, RtNetlink } from '../../src/kernel/index.ts';
+import {
+  createNamedNetns,
+  Errno,
+  isErrno,
+  Netns,
+  removeNamedNetns,
+  RtNetlink,
+  withNetns,
+} from '../../src/kernel/index.ts';
 import { listenSctp, sctpAnswers } from '../../src/kernel/listen.ts';
 import { podNames, servedPorts, type PodName } from './case.ts';
 import { compileWorld } from './compiler.ts';
@@ -108,7 +116,26 @@ describe('upstream SCTP cases by real associations', { skip: whyNoSctp() ?? fals
     expected: TruthTable,
     address: (pod: PodName) => string,
   ): 'reached' | 'timeout' {
-    const timeoutMs = expected.get(from, to) === 'reached' ? patienceMs : deniedMs;
-    return sctpAnswers(netnsOf(from), address(from), address(to), port, timeoutMs) ? 'reached' : 'timeout';
+    const answers = (timeoutMs: number): boolean =>
+      sctpAnswers(netnsOf(from), address(from), address(to), port, timeoutMs);
+    if (expected.get(from, to) !== 'reached') return answers(deniedMs) ? 'reached' : 'timeout';
+    const before = discarded(netnsOf(to));
+    if (answers(patienceMs)) return 'reached';
+    const thrownAway = discarded(netnsOf(to)) - before;
+    if (thrownAway === 0) return 'timeout';
+    console.log(`# ${to} threw ${thrownAway} SCTP packets of ${from} away itself: tried once more`);
+    return answers(patienceMs) ? 'reached' : 'timeout';
   }
 });
+
+/**
+ * SCTP packets that the kernel of a pod has thrown away after they passed every hook. Seen on the emulated CPU, about once
+ * in two thousand associations: the COOKIE ECHO and its repetitions arrive, and the listener refuses the cookie that it made
+ * itself. What a policy drops never gets to this counter.
+ */
+function discarded(netns: string): number {
+  const snmp = withNetns(netns, () => readFileSync('/proc/thread-self/net/sctp/snmp', 'utf8'));
+  const count = /^SctpInPktDiscards\s+(\d+)$/m.exec(snmp)?.[1];
+  assert.ok(count !== undefined, `no SctpInPktDiscards in ${snmp}`);
+  return Number(count);
+}
