@@ -34,19 +34,27 @@ import { formatErrorChain, hasErrorCode, SluiceError } from '../core/error.ts';
 import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
 import { sameItems } from '../core/same-items.ts';
-import type { EndpointPolicy, PolicyEntry } from '../policy/compile.ts';
+import type { PolicyEntry } from '../policy/compile.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { IpcacheTable } from '../policy/ipcache-table.ts';
 import type { PolicyNode } from '../policy/node.ts';
-import { PodPolicyCompiler } from '../policy/pod-compiler.ts';
+import { type CompiledPolicy, PodPolicyCompiler } from '../policy/pod-compiler.ts';
 import type { PolicyIndex } from '../policy/policy-index.ts';
 import { RuleIds } from '../policy/rule-id.ts';
 import { IdentityView } from '../policy/select.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
 import { IdentityAssignment, type IpcacheChange } from './identity-assignment.ts';
 import { agentLimits } from './limits.ts';
-import { isWithin, missingEntries, samePolicy, widened, type ProgrammedPolicy } from './programmed-policy.ts';
+import {
+  changeOf,
+  isWithin,
+  missingEntries,
+  samePolicy,
+  widened,
+  type ProgrammedPolicy,
+  type WantedPolicy,
+} from './programmed-policy.ts';
 
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
@@ -310,7 +318,7 @@ export class PolicyReconciler {
       if (extra.length === 0) continue;
       this.#attempt(endpointId, () => {
         this.#deps.maps.amendPolicy(endpointId, { add: extra, forget: new Set() });
-        return { ...current, entries: widened(current.entries, extra, wanted.entries) };
+        return { ...current, entries: widened(current, extra, wanted) };
       });
     }
   }
@@ -325,16 +333,17 @@ export class PolicyReconciler {
     return wanted;
   }
 
-  #write(endpointId: number, { isolated, entries, audit = false }: ProgrammedPolicy): void {
+  #write(endpointId: number, wanted: WantedPolicy): void {
+    const { isolated, entries, audit = false } = wanted;
     const policy = { isolated, entries, audit };
     const written = this.#policies.get(endpointId);
     if (written?.ours === true && samePolicy(written, policy)) {
       // The array of now: the next look at it is short.
-      this.#policies.set(endpointId, { ...policy, ours: true });
+      if (written.entries !== entries) this.#policies.set(endpointId, { ...policy, ours: true });
       return;
     }
     this.#attempt(endpointId, () => {
-      const gone = written?.ours === true ? this.#goneIdentities(written, policy) : undefined;
+      const gone = written?.ours === true ? this.#goneIdentities(written, wanted) : undefined;
       if (gone === undefined) this.#setPolicy(endpointId, policy);
       else this.#deps.maps.amendPolicy(endpointId, { add: [], forget: gone });
       return { ...policy, ours: true };
@@ -358,7 +367,9 @@ export class PolicyReconciler {
   }
 
   /** Identities that no address has any more, when without them `written` is what is wanted; undefined otherwise. */
-  #goneIdentities(written: ProgrammedPolicy, wanted: ProgrammedPolicy): Set<number> | undefined {
+  #goneIdentities(written: ProgrammedPolicy, wanted: WantedPolicy): ReadonlySet<number> | undefined {
+    const change = changeOf(written, wanted);
+    if (change?.added.length === 0 && ![...change.gone].some((id) => this.#view.has(id))) return change.gone;
     const gone = new Set<number>();
     const kept = written.entries.filter(({ identity }) => {
       const known = identity === anyIdentity || this.#view.has(identity);
@@ -410,9 +421,9 @@ interface Written extends ProgrammedPolicy {
   readonly ours: boolean;
 }
 
-interface Wanted extends EndpointPolicy {
+interface Wanted extends CompiledPolicy {
   readonly audit: boolean;
-  readonly compiled: EndpointPolicy;
+  readonly compiled: CompiledPolicy;
 }
 
 /** Without their number: an event is repeated when it says the same, and written anew when it does not. */

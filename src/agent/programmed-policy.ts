@@ -7,12 +7,17 @@ import {
   type PolicyEntry,
 } from '../policy/compile.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
+import type { PolicyChange } from '../policy/pod-compiler.ts';
 import { everyPort } from '../policy/port.ts';
 import { noRule } from '../policy/rule-id.ts';
 
 export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'entries'> {
   /** What policy would drop passes and is reported. */
   readonly audit?: boolean;
+}
+
+export interface WantedPolicy extends ProgrammedPolicy {
+  readonly change?: PolicyChange | undefined;
 }
 
 const directions = ['ingress', 'egress'] as const;
@@ -24,13 +29,13 @@ const directions = ['ingress', 'egress'] as const;
  */
 export function missingEntries(
   current: ProgrammedPolicy,
-  wanted: ProgrammedPolicy,
+  wanted: WantedPolicy,
   created: ReadonlySet<IdentityId>,
 ): PolicyEntry[] {
   if (current.entries === wanted.entries && sameModes(current, wanted)) return [];
-  const toAnyone = current.entries.filter(({ identity }) => identity === anyIdentity);
-  const isKnown = (entry: PolicyEntry): boolean => toAnyone.some((other) => compareEntries(entry, other) === 0);
-  const missing = wanted.entries.filter(
+  const isKnown = (entry: PolicyEntry): boolean =>
+    current.entries.some((other) => other.identity === anyIdentity && compareEntries(entry, other) === 0);
+  const missing = (changeOf(current, wanted)?.added ?? wanted.entries).filter(
     (entry) => created.has(entry.identity) || (entry.identity === anyIdentity && !isKnown(entry)),
   );
   const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
@@ -41,22 +46,24 @@ export function missingEntries(
 }
 
 /**
- * `entries` with `extra`. Mostly that is what is wanted, and then the wanted array: another one for each endpoint would be kept until
- * the policies are written, and be old to the garbage collector by then.
+ * The entries of `current` with `extra`. Mostly that is what is wanted, and then the wanted array: another one for each endpoint
+ * would be kept until the policies are written, and be old to the garbage collector by then.
  */
 export function widened(
-  entries: readonly PolicyEntry[],
+  current: ProgrammedPolicy,
   extra: readonly PolicyEntry[],
-  wanted: readonly PolicyEntry[],
+  wanted: WantedPolicy,
 ): readonly PolicyEntry[] {
-  if (wanted.length !== entries.length + extra.length) return mergeEntries(entries, extra);
-  let next = 0;
-  for (const [i, entry] of wanted.entries()) {
-    if (sameEntry(entry, entries[i - next])) continue;
-    if (!sameEntry(entry, extra[next])) return mergeEntries(entries, extra);
-    next++;
-  }
-  return wanted;
+  const change = changeOf(current, wanted);
+  // `extra` is then of what was added.
+  const isWanted = change !== undefined && change.gone.size === 0 && change.added.length === extra.length;
+  return isWanted ? wanted.entries : mergeEntries(current.entries, extra);
+}
+
+/** How `wanted` comes from `current`, where that is known and more than their entries does not differ. */
+export function changeOf(current: ProgrammedPolicy, wanted: WantedPolicy): PolicyChange | undefined {
+  const { change } = wanted;
+  return change?.from === current.entries && sameModes(current, wanted) ? change : undefined;
 }
 
 /** Whether everything passes, allowed or only reported. */

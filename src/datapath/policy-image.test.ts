@@ -4,17 +4,15 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { check } from '../core/property.ts';
 import { policyKey, policyValue } from './abi.ts';
+import { LiveImage } from './live-image.ts';
 import {
   decodeImage,
   encodePolicy,
   entryCount,
   imageOf,
-  joinImages,
   type PolicyEntry,
   type PolicyImage,
   sameImage,
-  splitByIdentity,
-  withoutKeysOf,
 } from './policy-image.ts';
 
 const policyId = 5;
@@ -81,18 +79,27 @@ describe('the image of a policy', () => {
     assert.deepEqual(decodeImage(encodePolicy(policyId, [first, { ...first, ruleId: 1 }])), [first]);
   });
 
-  it('takes identities in and out as a list does', () => {
-    const property = fc.property(entries, entries, identities, (list, more, ids) => {
-      const image = encodePolicy(policyId, list);
-      const { of, others } = splitByIdentity(image, ids);
-      assert.deepEqual(texts(of).sort(), textsOf(list.filter(({ identity }) => ids.has(identity))));
-      assert.deepEqual(texts(others).sort(), textsOf(list.filter(({ identity }) => !ids.has(identity))));
-      assert.equal(entryCount(of) + entryCount(others), entryCount(image));
-
-      const known = new Set(list.map(matches));
-      const added = more.filter((item) => !known.has(matches(item)));
-      const joined = joinImages(image, withoutKeysOf(encodePolicy(policyId, more), image));
-      assert.equal(sameImage(joined, encodePolicy(policyId, [...list, ...added])), true);
+  it('takes identities in and out, again and again, as a list does', () => {
+    const step = fc.record({ add: entries, forget: identities });
+    const property = fc.property(entries, fc.array(step, { maxLength: 6 }), (list, steps) => {
+      const live = new LiveImage(encodePolicy(policyId, list));
+      let expected = list;
+      for (const { add, forget } of steps) {
+        const known = new Set(expected.map(matches));
+        const lacked = live.lackedOf(encodePolicy(policyId, add));
+        assert.deepEqual(texts(lacked).sort(), textsOf(add.filter((item) => !known.has(matches(item)))));
+        const isForgotten = ({ identity }: PolicyEntry): boolean => forget.has(identity);
+        assert.deepEqual(texts(live.of(forget)).sort(), textsOf(expected.filter(isForgotten)));
+        live.remove(forget);
+        assert.deepEqual(texts(live.image).sort(), textsOf(expected.filter((item) => !isForgotten(item))));
+        const added = live.lackedOf(encodePolicy(policyId, add));
+        live.add(added);
+        const kept = expected.filter((item) => !isForgotten(item));
+        const present = new Set(kept.map(matches));
+        expected = [...kept, ...add.filter((item) => !present.has(matches(item)))];
+        assert.equal(live.count, entryCount(live.image));
+        assert.equal(sameImage(live.image, encodePolicy(policyId, expected)), true);
+      }
     });
     check(property, { runs: 300 });
   });

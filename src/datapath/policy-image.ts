@@ -65,32 +65,19 @@ export function sameImage(a: PolicyImage, b: PolicyImage): boolean {
   return Buffer.compare(first.keys, second.keys) === 0 && Buffer.compare(first.values, second.values) === 0;
 }
 
-export function joinImages(a: PolicyImage, b: PolicyImage): PolicyImage {
-  if (entryCount(b) === 0) return a;
-  return { keys: Buffer.concat([a.keys, b.keys]), values: Buffer.concat([a.values, b.values]) };
-}
-
-/** The entries of the identities, and the others. */
-export function splitByIdentity(
-  image: PolicyImage,
-  identities: ReadonlySet<number>,
-): { readonly of: PolicyImage; readonly others: PolicyImage } {
-  if (identities.size === 0) return { of: emptyImage, others: image };
-  const view = viewOf(image.keys);
+/** Where the entries of the identities are, ascending. */
+export function positionsOf({ keys }: PolicyImage, identities: ReadonlySet<number>): number[] {
+  if (identities.size === 0) return [];
+  const view = viewOf(keys);
   const positions: number[] = [];
-  // New identities are above all that it knows.
   let [low, high] = [Infinity, 0];
   // Not Math.min(...identities): there may be more of them than a call takes arguments.
   for (const identity of identities) [low, high] = [Math.min(low, identity), Math.max(high, identity)];
-  for (let i = 0, at = policyKey.fields.identity[2]; at < image.keys.length; i++, at += policyKey.size) {
+  for (let i = 0, at = policyKey.fields.identity[2]; at < keys.length; i++, at += policyKey.size) {
     const identity = view.getUint32(at, true);
     if (identity >= low && identity <= high && identities.has(identity)) positions.push(i);
   }
-  // Mostly it has none of them.
-  if (positions.length === 0) return { of: emptyImage, others: image };
-  const taken = new Set(positions);
-  const others = Array.from({ length: entryCount(image) }, (_, i) => i).filter((i) => !taken.has(i));
-  return { of: pick(image, positions), others: pick(image, others) };
+  return positions;
 }
 
 /** The entries of `image` that match nothing an entry of `other` matches just so. */
@@ -99,7 +86,7 @@ export function withoutKeysOf(image: PolicyImage, other: PolicyImage): PolicyIma
   const known = new Set(orderOf(other));
   const order = orderOf(image);
   const positions = Array.from(order.keys()).filter((i) => !known.has(order[i] ?? 0));
-  return positions.length === order.length ? image : pick(image, positions);
+  return positions.length === order.length ? image : pickEntries(image, positions);
 }
 
 /** What was encoded, without what was derived; sorted. */
@@ -127,7 +114,7 @@ function sortImage(image: PolicyImage): PolicyImage {
   if (order.every((key, i) => i === 0 || (order[i - 1] ?? 0) < key)) return image;
   const positions = Array.from(order.keys()).sort((a, b) => (order[a] ?? 0) - (order[b] ?? 0));
   const distinct = positions.filter((at, i) => i === 0 || order[positions[i - 1] ?? 0] !== order[at]);
-  return pick(image, distinct);
+  return pickEntries(image, distinct);
 }
 
 /** A number for what each entry matches: direction, identity (24 bits), protocol, port prefix (its bits, a one, zeros). */
@@ -143,7 +130,7 @@ function orderOf(image: PolicyImage): Float64Array {
   });
 }
 
-function pick({ keys, values }: PolicyImage, positions: readonly number[]): PolicyImage {
+export function pickEntries({ keys, values }: PolicyImage, positions: readonly number[]): PolicyImage {
   return { keys: pickRows(keys, positions, policyKey.size), values: pickRows(values, positions, policyValue.size) };
 }
 

@@ -6,6 +6,7 @@
 import { isErrno, type BpfMap, Errno } from '../kernel/index.ts';
 import { SluiceError } from '../core/error.ts';
 import { policyKey } from './abi.ts';
+import { LiveImage } from './live-image.ts';
 import { mapRemedies } from './map-usage.ts';
 import {
   decodeImage,
@@ -13,20 +14,17 @@ import {
   encodePolicy,
   entryCount,
   imageOf,
-  joinImages,
   type PolicyEntry,
   type PolicyImage,
   ruleIdsOf,
   sameImage,
-  splitByIdentity,
-  withoutKeysOf,
 } from './policy-image.ts';
 
 export type { PolicyEntry } from './policy-image.ts';
 
 interface Generation {
   readonly policyId: number;
-  readonly image: PolicyImage;
+  readonly live: LiveImage;
 }
 
 export class PolicyTable {
@@ -48,7 +46,8 @@ export class PolicyTable {
       else known.push(entry);
     }
     for (const [endpointId, policyId] of policyIdByEndpoint) {
-      this.#current.set(endpointId, { policyId, image: imageOf(byPolicy.get(policyId) ?? []) });
+      const image = imageOf(byPolicy.get(policyId) ?? []);
+      this.#current.set(endpointId, { policyId, live: new LiveImage(image) });
       byPolicy.delete(policyId);
     }
     for (const entries of byPolicy.values()) this.#erase(imageOf(entries));
@@ -57,7 +56,7 @@ export class PolicyTable {
   /** Whether the endpoint has exactly these entries already. */
   isCurrent(endpointId: number, entries: readonly PolicyEntry[]): boolean {
     const current = this.#current.get(endpointId);
-    return current !== undefined && sameImage(encodePolicy(current.policyId, entries), current.image);
+    return current !== undefined && sameImage(encodePolicy(current.policyId, entries), current.live.image);
   }
 
   /** Writes the entries under `policyId`; nobody reads them yet. All or nothing. */
@@ -71,9 +70,9 @@ export class PolicyTable {
   commit(endpointId: number, policyId: number, image: PolicyImage): void {
     const previous = this.#current.get(endpointId);
     const older = this.#retired.get(endpointId);
-    this.#current.set(endpointId, { policyId, image });
+    this.#current.set(endpointId, { policyId, live: new LiveImage(image) });
     if (previous !== undefined) this.#retired.set(endpointId, previous);
-    if (older !== undefined) this.#erase(older.image);
+    if (older !== undefined) this.#erase(older.live.image);
   }
 
   /**
@@ -84,38 +83,38 @@ export class PolicyTable {
   amend(endpointId: number, add: readonly PolicyEntry[], forget: ReadonlySet<number>): void {
     const current = this.#current.get(endpointId);
     if (current === undefined) throw new RangeError(`endpoint ${endpointId} has no policy`);
-    const same = splitByIdentity(current.image, new Set(add.map(({ identity }) => identity))).of;
-    const added = withoutKeysOf(encodePolicy(current.policyId, add), same);
+    const { policyId, live } = current;
+    const added = live.lackedOf(encodePolicy(policyId, add));
     this.#put(added);
-    const { of: gone, others } = splitByIdentity(current.image, forget);
-    this.#erase(gone);
-    this.#current.set(endpointId, { ...current, image: joinImages(others, added) });
+    this.#erase(live.of(forget));
+    live.remove(forget);
+    live.add(added);
   }
 
   forget(endpointId: number): void {
     for (const generations of [this.#current, this.#retired]) {
       const generation = generations.get(endpointId);
-      if (generation !== undefined) this.#erase(generation.image);
+      if (generation !== undefined) this.#erase(generation.live.image);
       generations.delete(endpointId);
     }
   }
 
   entries(endpointId: number): PolicyEntry[] {
-    return decodeImage(this.#current.get(endpointId)?.image ?? emptyImage);
+    return decodeImage(this.#current.get(endpointId)?.live.image ?? emptyImage);
   }
 
   /** Of the endpoint's policy and the one before it. */
   ruleIds(endpointId: number): Set<number> {
     const generations = [this.#current.get(endpointId), this.#retired.get(endpointId)];
     return new Set(
-      generations.flatMap((generation) => (generation === undefined ? [] : [...ruleIdsOf(generation.image)])),
+      generations.flatMap((generation) => (generation === undefined ? [] : [...ruleIdsOf(generation.live.image)])),
     );
   }
 
   /** Entries in the map. */
   get size(): number {
     const generations = [...this.#current.values(), ...this.#retired.values()];
-    return generations.reduce((sum, { image }) => sum + entryCount(image), 0);
+    return generations.reduce((sum, { live }) => sum + live.count, 0);
   }
 
   #put(image: PolicyImage): void {

@@ -79,19 +79,12 @@ export interface CompiledRule {
   readonly diagnostics: readonly Diagnostic[];
 }
 
-/** An earlier policy of the same endpoint, by the same policies and hosts, and the identities that it need not be right about. */
-export interface EarlierPolicy {
-  readonly entries: readonly PolicyEntry[];
-  readonly outdated: ReadonlySet<IdentityId>;
-}
-
 /** `rules`: those of `applied`, in this order. */
 export function assemble(
   applied: readonly PolicyNode[],
   rules: readonly CompiledRule[],
   hosts: readonly IdentityId[],
   enforcement: EnforcementMode,
-  earlier?: EarlierPolicy,
 ): EndpointPolicy {
   const isolated = {
     ingress: enforcement === 'always' || applied.some((policy) => policy.isolates.ingress),
@@ -101,17 +94,7 @@ export function assemble(
   // another one as soon as an ipBlock contains them.
   const ofHosts = isolated.ingress ? hosts.map((identity) => allow('ingress', identity, everyPort, hostRule)) : [];
   const diagnostics = [...applied, ...rules].flatMap((part) => part.diagnostics);
-  return { isolated, entries: joinEntries([ofHosts, ...rules.map(({ entries }) => entries)], earlier), diagnostics };
-}
-
-function joinEntries(
-  lists: readonly (readonly PolicyEntry[])[],
-  earlier: EarlierPolicy | undefined,
-): readonly PolicyEntry[] {
-  if (earlier === undefined) return distinctEntries(lists.flat());
-  const { entries, outdated } = earlier;
-  const anew = lists.flatMap((list) => list.filter(({ identity }) => outdated.has(identity)));
-  return mergeEntries(withoutIdentities(entries, outdated), distinctEntries(anew));
+  return { isolated, entries: distinctEntries([ofHosts, ...rules.map(({ entries }) => entries)].flat()), diagnostics };
 }
 
 /** The same array when they are not in it. */
@@ -119,8 +102,13 @@ export function withoutIdentities(
   entries: readonly PolicyEntry[],
   identities: ReadonlySet<IdentityId>,
 ): readonly PolicyEntry[] {
-  const isKept = ({ identity }: PolicyEntry): boolean => !identities.has(identity);
-  return entries.every(isKept) ? entries : entries.filter(isKept);
+  if (identities.size === 0) return entries;
+  const gone = entries.filter(({ identity }) => identities.has(identity));
+  if (gone.length === 0) return entries;
+  if (gone.length > fewEntries) return entries.filter(({ identity }) => !identities.has(identity));
+  const kept = entries.slice();
+  for (const entry of gone) kept.splice(kept.indexOf(entry), 1);
+  return kept;
 }
 
 export function compileRule(

@@ -4,10 +4,10 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { Pod } from '../api/kubernetes.ts';
 import { check } from '../core/property.ts';
-import { compileEndpointPolicy, endpointOfPod } from './compile.ts';
+import { compileEndpointPolicy, distinctEntries, endpointOfPod, type PolicyEntry } from './compile.ts';
 import { IdentityAllocator, type IdentityDescriptor, type IdentityId } from './identity.ts';
 import { computeIpcache } from './ipcache.ts';
-import { PodPolicyCompiler } from './pod-compiler.ts';
+import { type CompiledPolicy, PodPolicyCompiler, type PolicyChange } from './pod-compiler.ts';
 import { PolicyIndex } from './policy-index.ts';
 import { RuleIds } from './rule-id.ts';
 import { IdentityView } from './select.ts';
@@ -18,7 +18,7 @@ const step = fc.record({ identities: fc.array(fc.nat(30), { maxLength: 4 }), pol
 
 describe('PodPolicyCompiler', () => {
   it('gives what compileEndpointPolicy gives, as identities and policies come and go', () => {
-    let changed = 0;
+    let [changed, amended] = [0, 0];
     const property = fc.property(anyWorld, fc.array(step, { minLength: 3, maxLength: 10 }), (world, steps) => {
       const all = new PolicyIndex(world.policies);
       const descriptors = [...computeIpcache({ ...world, prefixes: all.prefixes() }).values()];
@@ -32,7 +32,7 @@ describe('PodPolicyCompiler', () => {
       const index = new PolicyIndex(world.policies);
       const ruleIds = new RuleIds();
       const compiler = new PodPolicyCompiler(ruleIds);
-      const before = new Map<Pod, unknown>();
+      const before = new Map<Pod, CompiledPolicy>();
       for (const { identities, policy } of steps) {
         for (const number of identities) toggle(descriptors[number], present, allocator);
         const { metadata } = (policy !== null && world.policies[policy]) || {};
@@ -43,17 +43,32 @@ describe('PodPolicyCompiler', () => {
         for (const pod of world.pods) {
           const whole = compileEndpointPolicy(endpointOfPod(pod), index, view, ruleIds);
           const compiled = compiler.compile(pod, index, view);
-          assert.deepEqual(compiled, whole);
+          const { change, ...policy } = compiled;
+          assert.deepEqual(policy, whole);
           assert.equal(compiler.compile(pod, index, view), compiled);
-          if (before.has(pod) && before.get(pod) !== compiled) changed++;
+          const earlier = before.get(pod);
+          if (earlier !== undefined && earlier !== compiled) changed++;
+          if (change !== undefined && earlier !== compiled) {
+            amended++;
+            assert.equal(change.from, earlier?.entries);
+            assert.deepEqual(distinctEntries(appliedTo(change)), whole.entries);
+          }
           before.set(pod, compiled);
         }
       }
     });
     check(property, { runs: 300 });
     assert.ok(changed > 500, `only ${changed} policies changed`);
+    assert.ok(amended > 100, `only ${amended} policies were amended`);
   });
 });
+
+function appliedTo({ from, gone, added }: PolicyChange): PolicyEntry[] {
+  const kept = from.filter(({ identity }) => !gone.has(identity));
+  const newcomers = new Set(added.map(({ identity }) => identity));
+  assert.ok(!from.some(({ identity }) => newcomers.has(identity)));
+  return [...kept, ...added];
+}
 
 function toggle(
   descriptor: IdentityDescriptor | undefined,

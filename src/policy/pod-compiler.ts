@@ -11,18 +11,36 @@ import type { Pod } from '../api/kubernetes.ts';
 import {
   assemble,
   compileRule,
+  distinctEntries,
   endpointOfPod,
+  mergeEntries,
   policiesOf,
   withoutIdentities,
   type CompiledRule,
   type EndpointPolicy,
   type PolicyEndpoint,
+  type PolicyEntry,
 } from './compile.ts';
 import type { IdentityId, NamedPort } from './identity.ts';
 import type { PeerNode, PolicyNode, RuleNode } from './node.ts';
 import type { PolicyIndex } from './policy-index.ts';
 import type { RuleIds } from './rule-id.ts';
 import type { Identities, IdentityView, KeptAnswer } from './select.ts';
+
+/** How a policy came from an earlier one of the endpoint, when only identities came or went. */
+export interface PolicyChange {
+  /** The earlier one's entries. */
+  readonly from: readonly PolicyEntry[];
+  /** Whose entries went. */
+  readonly gone: ReadonlySet<IdentityId>;
+  /** Of identities that the earlier policy had no entries of; sorted, no two match the same. */
+  readonly added: readonly PolicyEntry[];
+}
+
+export interface CompiledPolicy extends EndpointPolicy {
+  /** Undefined where it was compiled as a whole. */
+  readonly change: PolicyChange | undefined;
+}
 
 export class PodPolicyCompiler {
   readonly #known = new WeakMap<Pod, { last: Compiled }>();
@@ -34,66 +52,75 @@ export class PodPolicyCompiler {
     this.#enforcement = enforcement;
   }
 
-  compile(pod: Pod, index: PolicyIndex, view: IdentityView): EndpointPolicy {
+  compile(pod: Pod, index: PolicyIndex, view: IdentityView): CompiledPolicy {
     const policies = index.inNamespace(pod.metadata?.namespace ?? '');
     const memory = this.#known.get(pod);
     const known = memory?.last;
-    if (known?.policies === policies && isCurrent(known, view)) return known.result;
-    const endpoint = known?.endpoint ?? endpointOfPod(pod);
-    const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, index);
-    const compiled = this.#compile(endpoint, applied, view, known?.view === view ? known : undefined);
-    const answers = [...compiled.rules.values()].flatMap((rule) => rule.answers);
-    const last = { ...compiled, answers, endpoint, policies, applied, view, revision: view.revision };
+    const onlyPeers = known?.policies === policies && known.view === view && known.hosts === view.hosts;
+    if (onlyPeers && isCurrent(known)) return known.result;
+    const last = (onlyPeers ? this.#amended(known) : undefined) ?? this.#whole(pod, index, view, known);
     // A new value of a weak map costs every garbage collection that follows.
     if (memory === undefined) this.#known.set(pod, { last });
     else memory.last = last;
     return last.result;
   }
 
+  /** With the same policies, and other answers about peers; undefined where that takes all peers. */
+  #amended(known: Compiled): Compiled | undefined {
+    const { result, view } = known;
+    const gone = new Set<IdentityId>();
+    const anew: PolicyEntry[] = [];
+    const rules: RecordedRule[] = [];
+    for (const rule of known.rules) {
+      const renewed = isAnswered(rule.answers) ? { rule, gone: nobody, added: [] } : this.#renewed(rule, known);
+      if (renewed === undefined) return undefined;
+      rules.push(renewed.rule);
+      for (const id of renewed.gone) gone.add(id);
+      for (const entry of renewed.added) anew.push(entry);
+    }
+    const from = result.entries;
+    const added = distinctEntries(anew);
+    const entries = mergeEntries(withoutIdentities(from, gone), added);
+    return { ...known, rules, revision: view.revision, result: { ...result, entries, change: { from, gone, added } } };
+  }
+
+  #whole(pod: Pod, index: PolicyIndex, view: IdentityView, known: Compiled | undefined): Compiled {
+    const endpoint = known?.endpoint ?? endpointOfPod(pod);
+    const policies = index.inNamespace(endpoint.namespace);
+    const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, index);
+    const before = new Map(known?.view === view ? known.rules.map((recorded) => [recorded.rule, recorded]) : []);
+    const rules = applied.flatMap((policy) =>
+      policy.rules.map((rule) => {
+        const recorded = before.get(rule);
+        const isCurrent = recorded?.isWhole === true && isAnswered(recorded.answers);
+        return isCurrent ? recorded : this.#record(policy, rule, endpoint, view);
+      }),
+    );
+    const { hosts, revision } = view;
+    const result = { ...assemble(applied, rules, hosts, this.#enforcement), change: undefined };
+    return { endpoint, policies, applied, view, revision, hosts, rules, result };
+  }
+
   #applied(endpoint: PolicyEndpoint, index: PolicyIndex): readonly PolicyNode[] {
     return this.#enforcement === 'never' ? [] : policiesOf(endpoint, index);
   }
 
-  #compile(
-    endpoint: PolicyEndpoint,
-    applied: readonly PolicyNode[],
-    view: IdentityView,
-    before: Compiled | undefined,
-  ): Pick<Compiled, 'hosts' | 'rules' | 'result'> {
-    const { hosts } = view;
-    const rules = new Map<RuleNode, RecordedRule>();
-    const outdated = new Set<IdentityId>();
-    for (const policy of applied) {
-      for (const rule of policy.rules) {
-        const known = before?.rules.get(rule);
-        const changed = known === undefined ? nobody : changedAnswers(known, view);
-        for (const id of changed) outdated.add(id);
-        const recorded =
-          known === undefined || (changed.length > 0 && concernsAllPeers(rule))
-            ? this.#record(policy, rule, endpoint, view)
-            : this.#renew(known, changed, { policy, rule, endpoint, view });
-        rules.set(rule, recorded);
-      }
-    }
-    const isSame = before?.applied === applied && before.hosts === hosts;
-    const earlier = isSame ? { entries: before.result.entries, outdated } : undefined;
-    return { rules, hosts, result: assemble(applied, [...rules.values()], hosts, this.#enforcement, earlier) };
-  }
-
   #record(policy: PolicyNode, rule: RuleNode, endpoint: PolicyEndpoint, view: IdentityView): RecordedRule {
     const recorder = new Recorder(view);
-    return { ...compileRule(policy, rule, this.#ruleIds, endpoint, recorder), answers: recorder.answers };
+    const compiled = compileRule(policy, rule, this.#ruleIds, endpoint, recorder);
+    return { ...compiled, policy, rule, answers: recorder.answers, isWhole: true };
   }
 
-  /** With the entries of the identities in `changed` compiled anew. */
-  #renew(known: RecordedRule, changed: readonly IdentityId[], place: RulePlace): RecordedRule {
-    const { policy, rule, endpoint, view } = place;
-    if (isAnswered(known.answers)) return known;
-    const answers = known.answers.map(({ ask }) => answerOf(ask, view));
-    if (changed.length === 0) return { ...known, answers };
-    const outdated = new Set(changed);
-    const { entries } = compileRule(policy, rule, this.#ruleIds, endpoint, new Among(view, outdated));
-    return { ...known, answers, entries: withoutIdentities(known.entries, outdated).concat(entries) };
+  /** With its entries of the identities that came since; undefined where it takes all peers to tell. */
+  #renewed(known: RecordedRule, { endpoint, view }: Compiled): RenewedRule | undefined {
+    const answers = known.answers.map((answer) => (isAnswer(answer) ? answer : answerOf(answer.ask, view)));
+    const gone = new Set<IdentityId>();
+    const come = new Set<IdentityId>();
+    for (const [i, { told }] of answers.entries()) addDifference(known.answers[i]?.told ?? [], told, gone, come);
+    if (gone.size + come.size === 0) return { rule: { ...known, answers }, gone, added: [] };
+    if (concernsAllPeers(known.rule)) return undefined;
+    const { entries } = compileRule(known.policy, known.rule, this.#ruleIds, endpoint, new Among(view, come));
+    return { rule: { ...known, answers, entries: [], isWhole: false }, gone, added: entries };
   }
 }
 
@@ -107,21 +134,23 @@ interface Compiled {
   /** The view's, when the answers were last compared. */
   revision: number;
   readonly hosts: readonly IdentityId[];
-  readonly rules: ReadonlyMap<RuleNode, RecordedRule>;
-  /** Of all rules. */
-  readonly answers: readonly Answer[];
-  readonly result: EndpointPolicy;
-}
-
-interface RulePlace {
-  readonly policy: PolicyNode;
-  readonly rule: RuleNode;
-  readonly endpoint: PolicyEndpoint;
-  readonly view: IdentityView;
+  readonly rules: readonly RecordedRule[];
+  readonly result: CompiledPolicy;
 }
 
 interface RecordedRule extends CompiledRule {
+  readonly policy: PolicyNode;
+  readonly rule: RuleNode;
   readonly answers: readonly Answer[];
+  /** Whether it still has its entries: where identities came or went since, only the policy has them. */
+  readonly isWhole: boolean;
+}
+
+interface RenewedRule {
+  readonly rule: RecordedRule;
+  readonly gone: ReadonlySet<IdentityId>;
+  /** Its entries of those who came. */
+  readonly added: readonly PolicyEntry[];
 }
 
 /** A question that the compiler asked, and what it was told. */
@@ -136,40 +165,41 @@ function answerOf(ask: Answer['ask'], view: IdentityView): Answer {
   return { ask, kept, told: kept.ids };
 }
 
-function isCurrent(known: Compiled, view: IdentityView): boolean {
-  if (known.view !== view) return false;
-  if (known.revision === view.revision) return true;
-  if (known.hosts !== view.hosts) return false;
-  if (!isAnswered(known.answers)) return false;
-  known.revision = view.revision;
+function isCurrent(known: Compiled): boolean {
+  const { revision } = known.view;
+  if (known.revision === revision) return true;
+  for (const { answers } of known.rules) if (!isAnswered(answers)) return false;
+  known.revision = revision;
   return true;
 }
 
 /** Asked of every endpoint after every change of identities, so without a look-up. */
 function isAnswered(answers: readonly Answer[]): boolean {
-  for (const { kept, told } of answers) if (kept.ids !== told) return false;
+  for (const answer of answers) if (!isAnswer(answer)) return false;
   return true;
 }
 
-/** The identities that are in one of the answers of then and now and not in the other. */
-function changedAnswers({ answers }: RecordedRule, view: IdentityView): readonly IdentityId[] {
-  if (isAnswered(answers)) return nobody;
-  return answers.flatMap(({ ask, told }) => differences(told, ask(view).ids));
+function isAnswer({ kept, told }: Answer): boolean {
+  return kept.ids === told;
 }
 
-const nobody: readonly IdentityId[] = [];
+const nobody: ReadonlySet<IdentityId> = new Set();
 
-/** Both ascend. */
-function differences(a: readonly IdentityId[], b: readonly IdentityId[]): IdentityId[] {
-  const found: IdentityId[] = [];
-  if (a === b) return found;
+/** Puts who is in `before` alone into `gone`, and who is in `after` alone into `come`. Both ascend. */
+function addDifference(
+  before: readonly IdentityId[],
+  after: readonly IdentityId[],
+  gone: Set<IdentityId>,
+  come: Set<IdentityId>,
+): void {
+  if (before === after) return;
   let next = 0;
-  for (const id of a) {
-    for (let other = b[next]; other !== undefined && other < id; other = b[++next]) found.push(other);
-    if (b[next] === id) next++;
-    else found.push(id);
+  for (const id of before) {
+    for (let other = after[next]; other !== undefined && other < id; other = after[++next]) come.add(other);
+    if (after[next] === id) next++;
+    else gone.add(id);
   }
-  return [...found, ...b.slice(next)];
+  for (const id of after.slice(next)) come.add(id);
 }
 
 /** Whether it takes all peers to tell what a rule has to say: of a named port, that none of them has it. */

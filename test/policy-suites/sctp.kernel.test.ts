@@ -129,8 +129,8 @@ describe('upstream SCTP cases by real associations', { skip: whyNoSctp() ?? fals
 });
 
 /**
- * SCTP packets that the kernel of a pod has thrown away after they passed every hook. Seen on the emulated CPU, about once
- * in two thousand associations: the COOKIE ECHO and its repetitions arrive, and the listener refuses the cookie that it made
+ * SCTP packets that the kernel of a pod has thrown away after they passed every hook. Seen on the emulated CPU, once in
+ * some thousand associations: the COOKIE ECHO and its repetitions arrive, and the listener refuses the cookie that it made
  * itself. What a policy drops never gets to this counter.
  */
 function discarded(netns: string): number {
