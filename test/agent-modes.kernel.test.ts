@@ -130,6 +130,29 @@ describe('the agent’s modes', { skip: whyNoKernelTests() ?? false }, () => {
     await nothingArrives();
   });
 
+  it('connections without room are told, with the remedy, and counted; policy holds', async () => {
+    let agent = await bed.startReady({ mapSizes: { conntrack: 1024 } });
+    const pair = bed.pair();
+    await bed.createPolicy('no-egress', { ...nowhere, egress: [{ ports: [{ protocol: 'UDP' }] }] });
+    await bed.add('web', pair);
+    assert.equal(await bed.metric(agent, 'sluice_map_entries_max{map="conntrack"}'), 1024);
+    pair.run(
+      'pod',
+      'bash',
+      '-c',
+      `for port in {1000..1899}; do echo > /dev/udp/${address.peer4}/$port; done 2> /dev/null`,
+    );
+    // It looks when it starts, and then once a minute.
+    await bed.stop(agent, 'SIGTERM');
+    agent = await bed.startReady({ mapSizes: { conntrack: 1024 } });
+    const full = /^MapFull: map conntrack has no room, .*raise --map-size conntrack=N and restart/;
+    await until('it is told', async () => (await bed.eventsOf(node)).some((event) => full.test(event)));
+    assert.equal((await fetch(`${agent.healthUrl}/readyz`)).status, 200, 'what it enforces is right');
+    const alive = await bed.metric(agent, 'sluice_map_entries{map="conntrack"}');
+    assert.ok(alive > 512 && alive <= 1024, `${alive} connections`);
+    assert.equal(open(pair), 'out cut, in open');
+  });
+
   it('an ipcache without room: unknown addresses are dropped, known ones go on; told, with the remedy; the remedy works', async () => {
     const agent = await bed.startReady({ mapSizes: { ipcache: 32 } });
     const pair = bed.pair();

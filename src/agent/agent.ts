@@ -41,10 +41,11 @@ import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts
 import { agentLimits, type AdoptionMode } from './limits.ts';
 import { ipamSettings } from './ipam-settings.ts';
 import { IpamMetrics } from './ipam-metrics.ts';
+import { MapWatch } from './map-watch.ts';
 import { AgentMetrics } from './metrics.ts';
 import { NamespaceBandwidth } from './namespace-bandwidth.ts';
 import { sysctlsOf, tuneNode } from './node-sysctls.ts';
-import { aboutNode, recordOnPod, warnPod } from './object-events.ts';
+import { recordOnPod, warnNode, warnPod } from './object-events.ts';
 import { PeriodicTask } from './periodic-task.ts';
 import { pluginTable } from './plugin-table.ts';
 import { PodGuard } from './pod-guard.ts';
@@ -217,7 +218,10 @@ function assemble(options: AgentOptions, kernel: KernelParts, store: EndpointSto
     records: () => store.list(),
     look: (record) => inspection.look(record),
   });
-  const tasks = periodicTasks({ inspection, adoption, bandwidth, clock, log });
+  const maps = new MapWatch({ kernel: kernel.maps, tell: (message) => warnNode(events, nodeName, 'MapFull', message) });
+  const tasks = periodicTasks({ inspection, adoption, bandwidth, maps, clock, log });
+  // Its figures are asked for before the first interval is over.
+  tasks.maps.markDirty();
   cluster.onChange((what) => {
     policy.markDirty();
     if (what === 'policies') return;
@@ -318,18 +322,20 @@ function periodicTasks(parts: {
   readonly inspection: EndpointInspection;
   readonly adoption: PodAdoption;
   readonly bandwidth: BandwidthReconciler;
+  readonly maps: MapWatch;
   readonly clock: Clock;
   readonly log: Logger;
-}): Readonly<Record<'hooks' | 'inspection' | 'adoption' | 'limits', PeriodicTask>> {
-  const { inspection, adoption, bandwidth, clock, log } = parts;
+}): Readonly<Record<'hooks' | 'inspection' | 'adoption' | 'limits' | 'maps', PeriodicTask>> {
+  const { inspection, adoption, bandwidth, maps, clock, log } = parts;
   const task = (name: string, intervalMs: number, run: (signal: AbortSignal) => Promise<void> | void): PeriodicTask =>
     new PeriodicTask({ name, intervalMs, run, clock, log });
-  const { endpointCheckMs, hookCheckMs, adoptionCheckMs } = agentLimits;
+  const { endpointCheckMs, hookCheckMs, adoptionCheckMs, mapCheckMs } = agentLimits;
   return {
     hooks: task('hooks', hookCheckMs, (signal) => inspection.sweep(signal)),
     inspection: task('endpoint inspection', endpointCheckMs, (signal) => inspection.inspectInTurns(signal)),
     adoption: task('pod adoption', adoptionCheckMs, (signal) => adoption.run(signal)),
     limits: task('bandwidth', endpointCheckMs, () => bandwidth.run()),
+    maps: task('maps', mapCheckMs, (signal) => maps.look(signal)),
   };
 }
 
@@ -372,8 +378,7 @@ function bandwidthReconciler({ cluster, store, kernel, events, log, nodeName }: 
     defaultsOf: (namespace) => defaults.of(namespace),
     onLimited: once(() => {
       const reason = 'BandwidthShortfall';
-      for (const message of kernel.shapingShortfalls)
-        events.record({ about: aboutNode(nodeName), type: 'Warning', reason, message });
+      for (const message of kernel.shapingShortfalls) warnNode(events, nodeName, reason, message);
     }),
     podOf: (record) => {
       const pod = cluster.synced ? cluster.podOf(record.pod) : undefined;
@@ -390,7 +395,7 @@ function tellFull(
   endpointId: number | undefined,
 ): void {
   const message = formatErrorChain(error);
-  events.record({ about: aboutNode(nodeName), type: 'Warning', reason: 'MapFull', message });
+  warnNode(events, nodeName, 'MapFull', message);
   const record = store.list().find((candidate) => candidate.endpointId === endpointId);
   if (record === undefined) return;
   warnPod(events, record.pod, 'MapFull', `what policy isolates of this pod is closed: ${message}`);

@@ -33,6 +33,7 @@ export interface KernelParts extends Disposable {
   readonly changes: ChangeMonitor;
   /** To look at, for the agent's API. */
   readonly view: KernelView;
+  readonly maps: Pick<Datapath, 'countConnections' | 'mapUsage'>;
   counters(): readonly DropCounter[];
 }
 
@@ -72,6 +73,7 @@ export function openKernelParts(options: KernelOptions): KernelParts {
     shapingShortfalls: probeShortfalls(log),
     changes,
     view: viewOf(datapath),
+    maps: datapath,
     counters: () => datapath.counters(),
     [Symbol.dispose]: () => {
       changes[Symbol.dispose]();

@@ -26,6 +26,8 @@ export const agentLimits = {
   limitsPerSweep: 20,
   /** Everything of every endpoint is inspected this often, limits and policy included. */
   endpointCheckMs: 10_000,
+  /** How full the maps are is looked at this often. */
+  mapCheckMs: 60_000,
   /** Pods without a record are looked for this often. */
   adoptionCheckMs: 5_000,
   /** The tree of cgroups is searched for those of pods at most this often, besides for each new pod; and so deep. */

@@ -1,9 +1,14 @@
 /** Endpoint ids and the programs that are loaded before they are needed; what happens when maps are full. */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { hasErrorCode } from '../core/error.ts';
+import { BpfMap } from '../kernel/index.ts';
+import { conntrackEntry, conntrackFlag, conntrackKey, encodeAddress } from './abi.ts';
 import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
+import type { MapUsage } from './map-usage.ts';
+import type { MapLimits } from './maps.ts';
 import { address, mustPrefix, TestBpffs, TestPair, TestStack, whyNoKernelTests } from './test-bed.ts';
 
 const open: EndpointPolicy = { isolated: { ingress: false, egress: false }, entries: [] };
@@ -19,13 +24,8 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
   });
   afterEach(() => stack[Symbol.dispose]());
 
-  const opened = (endpoints?: number): Datapath =>
-    stack.use(
-      Datapath.open({
-        bpffsDir: bpffs.path,
-        limits: { conntrack: 1024, policy: 8, ipcache: 5, ...(endpoints === undefined ? {} : { endpoints }) },
-      }),
-    );
+  const opened = (limits: MapLimits = {}): Datapath =>
+    stack.use(Datapath.open({ bpffsDir: bpffs.path, limits: { conntrack: 1024, policy: 8, ipcache: 5, ...limits } }));
   const prepareAll = (datapath: Datapath, count: number): number => {
     let calls = 0;
     while (datapath.prepare(count)) calls++;
@@ -58,7 +58,7 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
   });
 
   it('an id is not given twice, and comes back late', () => {
-    const datapath = opened(5);
+    const datapath = opened({ endpoints: 5 });
     const take = (known: number[] = []): number => {
       const id = datapath.nextEndpointId((candidate) => known.includes(candidate));
       datapath.register(id);
@@ -93,7 +93,7 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
   });
 
   it('ids beyond the limit are refused', () => {
-    const datapath = opened(5);
+    const datapath = opened({ endpoints: 5 });
     for (const id of [0, 5, 70_000]) {
       assert.throws(
         () => datapath.register(id),
@@ -129,6 +129,35 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
     assert.equal(next.mapUsage().find(({ map }) => map === 'ipcache')?.entries, 4, 'counted anew by the next process');
   });
 
+  it('counts the connections that are alive, and tells that they have no room before the first is forgotten', () => {
+    const datapath = opened({ conntrack: 16_384 });
+    using conntrack = BpfMap.openPinned(join(bpffs.path, 'conntrack'));
+    assert.ok(conntrack);
+    const remember = (first: number, count: number, flags: number): void => {
+      const entry = { lastSeenNs: process.hrtime.bigint(), revision: 1, ruleId: 1, identity: 300, direction: 0, flags };
+      for (let port = first; port < first + count; port++) conntrack.update(tcpKey(port), conntrackEntry.encode(entry));
+    };
+    const usage = (): MapUsage | undefined => {
+      Array.from(datapath.countConnections());
+      return datapath.mapUsage().find(({ map }) => map === 'conntrack');
+    };
+    assert.equal(
+      datapath.mapUsage().find(({ map }) => map === 'conntrack'),
+      undefined,
+      'not counted yet',
+    );
+    assert.equal(usage()?.entries, 0);
+    remember(1, 600, conntrackFlag.replied);
+    remember(20_000, 200, conntrackFlag.rst);
+    const some = usage();
+    assert.deepEqual([some?.entries, some?.maxEntries, some?.full], [600, 16_384, false]);
+    remember(20_000, 14_400, conntrackFlag.replied);
+    assert.equal(usage()?.full, true);
+    assert.match(usage()?.remedy ?? '', /^raise --map-size conntrack=N/);
+    const kept = Array.from({ length: 600 }, (_, i) => conntrack.lookup(tcpKey(i + 1)) !== undefined);
+    assert.ok(kept.every(Boolean), 'the oldest are there still');
+  });
+
   it('a policy map that is full keeps the old policy', () => {
     const datapath = opened();
     const entries = (count: number): PolicyEntry[] =>
@@ -161,3 +190,15 @@ describe('endpoint ids and prepared programs', { skip: reason ?? false }, () => 
     assert.equal(usage(), 6, 'the policy before stays until the next change');
   });
 });
+
+function tcpKey(localPort: number): Uint8Array {
+  return conntrackKey.encode({
+    endpointId: 1,
+    localAddress: encodeAddress(mustPrefix('10.0.0.1/32').address),
+    remoteAddress: encodeAddress(mustPrefix('10.0.0.2/32').address),
+    localPort,
+    remotePort: 80,
+    family: 4,
+    protocol: 6,
+  });
+}

@@ -134,6 +134,26 @@ export class BpfMap extends BpfObject {
     }
   }
 
+  /**
+   * Every entry once, many at a time: of a hash map, which others may write to meanwhile. Keys and values lie one after the
+   * other; they are valid until the next step.
+   */
+  *batches(): Generator<{ readonly count: number; readonly keys: Uint8Array; readonly values: Uint8Array }> {
+    const keys = new Uint8Array(batchLength * this.spec.keySize);
+    const values = new Uint8Array(batchLength * this.valueLength);
+    let from: Uint8Array | undefined;
+    for (;;) {
+      const next = new Uint8Array(8);
+      const attr = new BpfAttr().pointer(0, from).pointer(8, next).pointer(16, keys).pointer(24, values);
+      const rc = attr.u32(32, batchLength).u32(36, this.fd).call(BpfCommand.mapLookupBatch);
+      if (rc !== -Errno.ENOENT) check(rc, 'iterate over map', this.spec.name);
+      const count = attr.readU32(32);
+      if (count > 0) yield { count, keys, values };
+      if (rc === -Errno.ENOENT) return;
+      from = next;
+    }
+  }
+
   /** Many updates in few system calls (kernel 5.6; tries 5.14), one by one where the kernel cannot. */
   updateBatch(entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[]): void {
     this.updatePacked(concat(entries.map(([key]) => key)), concat(entries.map(([, value]) => value)));
