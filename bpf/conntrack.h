@@ -9,7 +9,7 @@
 #define SLUICE_CONNTRACK_H
 
 #include "maps.h"
-#include "parse.h"
+#include "packet.h"
 #include "policy.h"
 
 #define NS_PER_S 1000000000ULL

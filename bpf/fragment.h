@@ -8,7 +8,7 @@
 #define SLUICE_FRAGMENT_H
 
 #include "maps.h"
-#include "parse.h"
+#include "packet.h"
 
 /* What receivers wait for the missing fragments of a datagram (ipfrag_time; RFC 8200 section 4.5: 60 s). */
 #define FRAGMENT_TIMEOUT_NS (60 * 1000000000ULL)

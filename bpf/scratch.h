@@ -9,7 +9,7 @@
 
 #include "clock.h"
 #include "maps.h"
-#include "parse.h"
+#include "packet.h"
 #include "policy.h"
 
 struct scratch {
