@@ -369,7 +369,7 @@ export class PolicyReconciler {
   /** Identities that no address has any more, when without them `written` is what is wanted; undefined otherwise. */
   #goneIdentities(written: ProgrammedPolicy, wanted: WantedPolicy): ReadonlySet<number> | undefined {
     const change = changeOf(written, wanted);
-    if (change?.added.length === 0 && ![...change.gone].some((id) => this.#view.has(id))) return change.gone;
+    if (change?.added.length === 0) return change.gone;
     const gone = new Set<number>();
     const kept = written.entries.filter(({ identity }) => {
       const known = identity === anyIdentity || this.#view.has(identity);

@@ -31,7 +31,7 @@ import type { Identities, IdentityView, KeptAnswer } from './select.ts';
 export interface PolicyChange {
   /** The earlier one's entries. */
   readonly from: readonly PolicyEntry[];
-  /** Whose entries went. */
+  /** Identities that there are no more: their entries went. */
   readonly gone: ReadonlySet<IdentityId>;
   /** Of identities that the earlier policy had no entries of; sorted, no two match the same. */
   readonly added: readonly PolicyEntry[];
