@@ -70,6 +70,9 @@ enum endpoint_flag {
 	ENDPOINT_NODE_MARKED = 32, /* what the node itself sends to it has NODE_TC_INDEX */
 };
 
+/* The other bits: the index of the interface whose other end is the node's. A neighbour can write NODE_TC_INDEX too. */
+#define ENDPOINT_NODE_IFINDEX_SHIFT 8
+
 /*
  * skb->tc_index of what the node itself sends through its end of the veth pair to the pod; what it forwards has 0. Unlike the
  * mark and the priority, the index is not scrubbed on the way into another network namespace (skb_scrub_packet()).

@@ -70,6 +70,11 @@ static __always_inline struct conntrack_entry *flow_lookup(struct __sk_buff *skb
 	return packet->kind == PACKET_FLOW ? conntrack_lookup(&scratch->key, now_ns) : 0;
 }
 
+static __always_inline int is_node_marked(const struct __sk_buff *skb, const struct endpoint *endpoint)
+{
+	return skb->tc_index == NODE_TC_INDEX && skb->ifindex == endpoint->flags >> ENDPOINT_NODE_IFINDEX_SHIFT;
+}
+
 /*
  * Asks policy about a new connection, a single packet, or a connection judged under an earlier revision: that is judged
  * again as it was opened, even if this packet goes the other way. A connection that is no longer allowed keeps its entry,
@@ -85,8 +90,7 @@ static __always_inline int flow_judge(struct __sk_buff *skb, struct scratch *scr
 	struct judgement *judgement = &scratch->judgement;
 	int reason;
 
-	judgement->from_node =
-	    skb->tc_index == NODE_TC_INDEX || (entry && entry->flags & CONNTRACK_FROM_NODE);
+	judgement->from_node = is_node_marked(skb, endpoint) || (entry && entry->flags & CONNTRACK_FROM_NODE);
 	reason = policy_judge(endpoint, &scratch->key, entry ? entry->direction & 1 : direction,
 			      is_fragment ? POLICY_ANY_PORT : 0, judgement);
 	if (is_fragment) {

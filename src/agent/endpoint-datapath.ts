@@ -69,8 +69,12 @@ export class EndpointDatapath {
 
   attach(record: EndpointRecord, interfaceName: string): void {
     const target = { endpointId: record.endpointId, netns: record.netns, interfaceName };
+    // Before its programs ask for it.
+    if (interfaceName === podVethName) {
+      this.#hooks.register(record.endpointId);
+      this.#hooks.markNode(target);
+    }
     this.#hooks.attach(target);
-    if (interfaceName === podVethName) this.#hooks.markNode(target);
   }
 
   detach(record: EndpointRecord): void {
@@ -106,7 +110,10 @@ export class EndpointDatapath {
     for (const interfaceName of new Set(ofHooks.map((finding) => finding.interfaceName))) {
       this.attach(record, interfaceName);
     }
-    const wrong = ofHooks.filter(({ problem }) => problem !== 'outdated_program');
+    // Other programs may ask for another mark.
+    const isUpgraded = ofHooks.some(({ problem }) => problem === 'outdated_program');
+    const ofUpgrades = isUpgraded ? ['outdated_program', 'node_mark_missing'] : [];
+    const wrong = ofHooks.filter(({ problem }) => !ofUpgrades.includes(problem));
     return {
       problems: [...new Set(wrong.map(({ problem }) => problem))],
       findings: wrong.map(({ text }) => text),

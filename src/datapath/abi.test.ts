@@ -99,6 +99,8 @@ describe('the numbers of abi.ts against abi.h', () => {
     );
     assert.match(header('abi.h'), new RegExp(`#define POLICY_ANY_PORT ${abi.POLICY_ANY_PORT}\n`));
     assert.match(header('abi.h'), new RegExp(`#define ABI_VERSION ${abi.ABI_VERSION}\\n`));
+    const shift = abi.ENDPOINT_NODE_IFINDEX_SHIFT;
+    assert.match(header('abi.h'), new RegExp(`#define ENDPOINT_NODE_IFINDEX_SHIFT ${shift}\\n`));
     assert.match(header('abi.h'), /#define POLICY_EXACT_BITS \(32 \+ 32 \+ 8\)\n/);
     assert.equal(abi.POLICY_EXACT_BITS, 32 + 32 + 8);
     assert.match(header('abi.h'), new RegExp(`#define IPCACHE_EXACT_BITS ${abi.IPCACHE_EXACT_BITS}\\n`));

@@ -58,6 +58,9 @@ export const endpointFlag = {
   nodeMarked: 32,
 } as const;
 
+/** The other bits of the flags: the index of the interface whose other end is the node's. */
+export const ENDPOINT_NODE_IFINDEX_SHIFT = 8;
+
 /** skb->tc_index of what the node itself sends to a pod. */
 export const NODE_TC_INDEX = 0x51ce;
 

@@ -7,7 +7,7 @@ import type { IpPrefix } from '../core/ip.ts';
 import type { Logger } from '../core/log.ts';
 import { SluiceError } from '../core/error.ts';
 import type { BpfMap } from '../kernel/index.ts';
-import { type DropReason, endpointFlag, reservedRule } from './abi.ts';
+import { type DropReason, ENDPOINT_NODE_IFINDEX_SHIFT, endpointFlag, reservedRule } from './abi.ts';
 import {
   type Counter,
   readCounters,
@@ -144,15 +144,19 @@ export class Datapath implements Disposable {
    */
   markNode(target: { endpointId: number; netns: string; interfaceName: string }): void {
     const endpoint = this.#endpoints.get(target.endpointId);
-    if (endpoint === undefined || !ensureNodeMark(target.netns, target.interfaceName)) return;
-    this.#endpoints.set(target.endpointId, { ...endpoint, flags: endpoint.flags | endpointFlag.nodeMarked });
+    if (endpoint === undefined) return;
+    const ifindex = ensureNodeMark(target.netns, target.interfaceName);
+    if (ifindex === undefined) return;
+    const flags = (endpoint.flags & ~nodeFlags) | nodeFlagsOf(ifindex);
+    this.#endpoints.set(target.endpointId, { ...endpoint, flags });
   }
 
   /** Whether `markNode` would change nothing. */
   isNodeMarked(target: { endpointId: number; netns: string; interfaceName: string }): boolean {
     const flags = this.#endpoints.get(target.endpointId)?.flags ?? 0;
     const state = nodeMarkState(target.netns, target.interfaceName);
-    return state === 'elsewhere' || (state === 'marked' && (flags & endpointFlag.nodeMarked) !== 0);
+    if (typeof state === 'string') return state === 'elsewhere';
+    return (flags & nodeFlags) === nodeFlagsOf(state.ifindex);
   }
 
   /**
@@ -224,7 +228,7 @@ export class Datapath implements Disposable {
         what: 'it is not attached',
       });
     }
-    const flags = flagsOf(policy) | (existing.flags & endpointFlag.nodeMarked);
+    const flags = (flagsOf(policy) | (existing.flags & nodeFlags)) >>> 0;
     if (existing.flags === flags && this.#policies.isCurrent(endpointId, policy.entries)) return;
     const policyId = this.#maps.readConfig().lastPolicyId + 1;
     this.#maps.writeConfig({ lastPolicyId: policyId });
@@ -402,6 +406,15 @@ export class Datapath implements Disposable {
   #isFree(endpointId: number): boolean {
     return this.#endpoints.get(endpointId) === undefined && !this.#hooks.hasPins(endpointId);
   }
+}
+
+/** What policies leave as it is. */
+const nodeFlags = endpointFlag.nodeMarked | (-1 << ENDPOINT_NODE_IFINDEX_SHIFT);
+
+/** Of a pod's end of the veth pair to the node. An index that has no room is none: the node is not believed then. */
+function nodeFlagsOf(ifindex: number): number {
+  const stored = ifindex < 2 ** (32 - ENDPOINT_NODE_IFINDEX_SHIFT) ? ifindex : 0;
+  return endpointFlag.nodeMarked | (stored << ENDPOINT_NODE_IFINDEX_SHIFT);
 }
 
 function flagsOf(policy: EndpointPolicy): number {

@@ -37,7 +37,7 @@ export class EndpointMap implements Disposable {
   /** Throws limit_exceeded for an id that the array does not have. */
   set(endpointId: number, { policyId, flags }: EndpointValue): void {
     if (!this.#isId(endpointId)) throw this.#outOfRange(endpointId);
-    const element = (BigInt(flags | endpointFlag.present) << 32n) | BigInt(policyId);
+    const element = (BigInt((flags | endpointFlag.present) >>> 0) << 32n) | BigInt(policyId);
     Atomics.store(this.#elements, endpointId, element);
   }
 

@@ -2,7 +2,7 @@
  * Who may call himself the node, with real packets:
  *
  *   client netns 10.1.0.20 ══ 10.1.0.1 node netns 10.0.0.1 ══ veth0 10.0.0.10 pod netns
- *                                forwards, masquerades
+ *                                forwards, masquerades              10.2.0.10 eth0 ══ 10.2.0.20 neighbour netns
  */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
@@ -16,7 +16,7 @@ import { tcHandle } from '../kernel/netlink/qdisc.ts';
 import { writeSysctl } from '../kernel/sysctl.ts';
 import { reservedIdentity } from './abi.ts';
 import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
-import { nodeMarkState } from './node-mark.ts';
+import { ensureNodeMark, nodeMarkState } from './node-mark.ts';
 import { mustPrefix, randomSuffix, TestBpffs, TestStack, whyNoKernelTests } from './test-bed.ts';
 
 const endpointId = 7;
@@ -36,6 +36,7 @@ class NodeBed implements Disposable {
   readonly node = `${this.#prefix}-node`;
   readonly pod = `${this.#prefix}-pod`;
   readonly client = `${this.#prefix}-client`;
+  readonly neighbour = `${this.#prefix}-neighbour`;
 
   constructor() {
     try {
@@ -47,9 +48,10 @@ class NodeBed implements Disposable {
   }
 
   #build(): void {
-    for (const path of [this.node, this.pod, this.client]) createNamedNetns(path);
+    for (const path of [this.node, this.pod, this.client, this.neighbour]) createNamedNetns(path);
     this.#join(this.pod, interfaceName, 10, '10.0.0');
     this.#join(this.client, 'eth0', 20, '10.1.0');
+    this.#besideTheNode();
     using node = Netns.openPath(this.node);
     writeSysctl(node, 'net.ipv4.ip_forward', '1');
     const masquerade = 'chain out { type nat hook postrouting priority srcnat; oifname "to-10" masquerade; };';
@@ -67,7 +69,25 @@ class NodeBed implements Disposable {
     this.run(path === this.pod ? 'pod' : 'client', 'ip', 'route', 'add', 'default', 'via', `${net}.1`);
   }
 
-  run(where: 'node' | 'pod' | 'client', command: string, ...args: string[]): string {
+  /** A neighbour on another interface of the pod, with the address of the node. */
+  #besideTheNode(): void {
+    using pod = Netns.openPath(this.pod);
+    using netlink = RtNetlink.open(this.neighbour);
+    netlink.addLink({ kind: 'veth', name: 'to-pod', up: true, peer: { name: 'eth0', netnsFd: pod.fd } });
+    for (const address of ['10.2.0.20/24', '10.0.0.1/32'])
+      this.run('neighbour', 'ip', 'addr', 'add', address, 'dev', 'to-pod');
+    this.run('pod', 'ip', 'link', 'set', 'eth0', 'up');
+    this.run('pod', 'ip', 'addr', 'add', '10.2.0.10/24', 'dev', 'eth0');
+  }
+
+  /** One packet of the neighbour to the pod; nobody answers him. */
+  forge(): void {
+    const script = `exec 3<>/dev/udp/10.2.0.10/9; echo >&3`;
+    this.run('neighbour', 'ip', 'route', 'replace', '10.2.0.10', 'dev', 'to-pod', 'src', '10.0.0.1');
+    this.run('neighbour', 'bash', '-c', script);
+  }
+
+  run(where: 'node' | 'pod' | 'client' | 'neighbour', command: string, ...args: string[]): string {
     return execFileSync('nsenter', [`--net=${this[where]}`, command, ...args], { encoding: 'utf8', stdio: 'pipe' });
   }
 
@@ -81,7 +101,7 @@ class NodeBed implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const path of [this.node, this.pod, this.client]) removeNamedNetns(path);
+    for (const path of [this.node, this.pod, this.client, this.neighbour]) removeNamedNetns(path);
   }
 }
 
@@ -122,6 +142,27 @@ describe('what the node itself sends', { skip: whyNoKernelTests() ?? false }, ()
     assert.ok(datapath.dropCounters().some(({ reason, direction }) => reason === 'policy' && direction === 'ingress'));
     datapath.setPolicy(endpointId, ingressWith(allowAddressOfNode));
     assert.ok(bed.reaches('client'), 'an ipBlock may still name the node');
+  });
+
+  it('is not what a neighbour sends who writes the same mark, with the address of the node', () => {
+    datapath.attach({ ...target(), interfaceName: 'eth0' });
+    withNetns(bed.node, () => datapath.markNode(target()));
+    assert.notEqual(
+      withNetns(bed.neighbour, () => ensureNodeMark(bed.pod, 'eth0')),
+      undefined,
+    );
+    const counted = (reason: string): bigint =>
+      datapath
+        .counters()
+        .filter((counter) => counter.direction === 'ingress' && counter.reason === reason)
+        .reduce((sum, { packets }) => sum + packets, 0n);
+    assert.ok(bed.reaches('node'));
+    bed.forge(); // and he knows the pod's MAC address
+    const [forwarded, dropped] = [counted('forwarded'), counted('policy')];
+    bed.forge();
+    assert.ok(counted('policy') > dropped, 'dropped by policy');
+    assert.equal(counted('forwarded'), forwarded, 'and not let in as the node');
+    assert.ok(bed.reaches('node'));
   });
 
   it('stays the node for what the pod sends, when that is judged first after a change', async () => {

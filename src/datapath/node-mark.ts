@@ -31,15 +31,18 @@ const markOwn = Uint8Array.of(
   ...[0x95, 0x00, 0, 0, 0, 0, 0, 0],
 );
 
-/** `elsewhere`: the interface is no veth, or its other end is not in the calling thread's network namespace. */
-export type NodeMarkState = 'marked' | 'unmarked' | 'elsewhere';
+/**
+ * `elsewhere`: the interface is no veth, or its other end is not in the calling thread's network namespace. `ifindex`: of the pod's
+ * end of a pair that is marked.
+ */
+export type NodeMarkState = { readonly ifindex: number } | 'unmarked' | 'elsewhere';
 
-/** Idempotent. False when the other end is elsewhere. */
-export function ensureNodeMark(podNetns: string, interfaceName: string): boolean {
+/** Idempotent. Answers the index of the pod's end; undefined when the other one is elsewhere. */
+export function ensureNodeMark(podNetns: string, interfaceName: string): number | undefined {
   using node = RtNetlink.open();
   const end = nodeEnd(node, podNetns, interfaceName);
-  if (end === undefined) return false;
-  if (isMarked(node, end)) return true;
+  if (end === undefined) return undefined;
+  if (isMarked(node, end)) return end.parentIfindex;
   ensureClsact(node, end.ifindex);
   using program = BpfProgram.load({
     name: filterName,
@@ -54,7 +57,7 @@ export function ensureNodeMark(podNetns: string, interfaceName: string): boolean
     handle: filterHandle,
     options: { kind: 'bpf', programFd: program.fd, name: filterName },
   });
-  return true;
+  return end.parentIfindex;
 }
 
 /** Leaves nothing of it; succeeds when there is none. */
@@ -71,17 +74,21 @@ export function nodeMarkState(podNetns: string, interfaceName: string): NodeMark
   using node = RtNetlink.open();
   const end = nodeEnd(node, podNetns, interfaceName);
   if (end === undefined) return 'elsewhere';
-  return isMarked(node, end) ? 'marked' : 'unmarked';
+  return isMarked(node, end) ? { ifindex: end.parentIfindex } : 'unmarked';
 }
 
 /** A veth's IFLA_LINK is the index of its other end, in that one's namespace; each must name the other. */
-function nodeEnd(node: RtNetlink, podNetns: string, interfaceName: string): Link | undefined {
+function nodeEnd(node: RtNetlink, podNetns: string, interfaceName: string): NodeEnd | undefined {
   using pod = RtNetlink.open(podNetns);
   const inPod = pod.linkByName(interfaceName);
   if (inPod?.kind !== 'veth' || inPod.parentIfindex === undefined) return undefined;
   const end = node.linkByIndex(inPod.parentIfindex);
-  return end?.kind === 'veth' && end.parentIfindex === inPod.ifindex ? end : undefined;
+  if (end?.kind !== 'veth' || end.parentIfindex !== inPod.ifindex) return undefined;
+  return { ...end, parentIfindex: inPod.ifindex };
 }
+
+/** Its parentIfindex is that of the pod's end. */
+type NodeEnd = Link & { readonly parentIfindex: number };
 
 function isMarked(node: RtNetlink, end: Link): boolean {
   if (!hasClsact(node, end.ifindex)) return false;
