@@ -39,6 +39,8 @@ interface EstablishedObject extends KubeObject {
   readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
 }
 
+const admissionTimeoutMs = 120_000;
+
 const pools = [
   { name: 'lab-default-v4', ipVersion: 4, ...underlayV4, ips: ['172.51.128.10-172.51.128.254'] },
   { name: 'lab-default-v6', ipVersion: 6, ...underlayV6, ips: ['fd00:51::8000-fd00:51::80ff'] },
@@ -47,10 +49,8 @@ const pools = [
 /** Pools and attachment; resolves when the controller has generated the NetworkAttachmentDefinition. */
 export async function createDefaults(client: KubeClient, link: LinkKind): Promise<void> {
   for (const { name, ipVersion, subnet, gateway, ips } of pools) {
-    await createIfMissing(client, spiderIPPools, {
-      metadata: { name },
-      spec: { ipVersion, subnet, gateway, ips },
-    } as KubeObject);
+    const spec = { ipVersion, subnet, gateway, ips };
+    await createWhenAdmitted(client, spiderIPPools, { metadata: { name }, spec } as KubeObject);
   }
   const { namespace, name } = labDefaultNetwork;
   const ippools = { ipv4: [pools[0].name], ipv6: [pools[1].name] };
@@ -59,10 +59,19 @@ export async function createDefaults(client: KubeClient, link: LinkKind): Promis
     [link]: { master: [parentInterface], ippools },
     chainCNIJsonData: ['{"type":"sluice"}'],
   };
-  await createIfMissing(client, spiderMultusConfigs, { metadata: { namespace, name }, spec } as KubeObject);
+  await createWhenAdmitted(client, spiderMultusConfigs, { metadata: { namespace, name }, spec } as KubeObject);
   await waitFor(`NetworkAttachmentDefinition ${namespace}/${name}`, async () => {
     return (await client.find(networkAttachmentDefinitions, { namespace, name })) !== undefined;
   });
+}
+
+/** The API server gives the controller's webhooks five seconds, which on an emulated CPU may be too short just after the start. */
+async function createWhenAdmitted(client: KubeClient, gvr: GroupVersionResource, object: KubeObject): Promise<void> {
+  const create = async (): Promise<boolean> => {
+    await createIfMissing(client, gvr, object);
+    return true;
+  };
+  await waitFor(`${gvr.kind} ${object.metadata?.name} to be admitted`, create, { timeoutMs: admissionTimeoutMs });
 }
 
 async function createIfMissing(client: KubeClient, gvr: GroupVersionResource, object: KubeObject): Promise<void> {
