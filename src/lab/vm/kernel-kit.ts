@@ -17,7 +17,7 @@ import { basename, join } from 'node:path';
 import type { Clock } from '../../core/clock.ts';
 import { baseInitramfs } from './initramfs.ts';
 import { fetchKernel, kernelFailure } from './kernel-archive.ts';
-import { isKernelPackageName, isKernelSeries, rankKernelPackages } from './kernel-package.ts';
+import { isKernelPackageName, isKernelSeries, preferredSeries, rankKernelPackages } from './kernel-package.ts';
 import { withLock } from './lock.ts';
 import { moduleLoadOrder } from './modules-dep.ts';
 import { runTool } from './tool.ts';
@@ -77,10 +77,10 @@ function readyKit(options: KernelKitOptions, programs: VmPrograms): KernelKit | 
 }
 
 function cachedName({ kernel, cacheDir }: KernelKitOptions): string | undefined {
-  if (kernel === undefined) return readDefaultName(cacheDir);
-  if (!isKernelSeries(kernel)) return kernel;
+  if (kernel !== undefined && !isKernelSeries(kernel)) return kernel;
   const kernels = join(cacheDir, 'kernels');
-  return existsSync(kernels) ? rankKernelPackages(readdirSync(kernels), kernel)[0] : undefined;
+  const ready = existsSync(kernels) ? rankKernelPackages(readdirSync(kernels), kernel ?? preferredSeries) : [];
+  return (kernel === undefined ? readDefaultName(cacheDir) : undefined) ?? ready[0];
 }
 
 function readDefaultName(cacheDir: string): string | undefined {
@@ -112,7 +112,10 @@ function makeKit(options: KernelKitOptions, programs: VmPrograms): KernelKit {
   const release = unpackedRelease(join(scratch, 'root'), packageName);
   buildKit(scratch, release, programs);
   mkdirSync(join(options.cacheDir, 'kernels'), { recursive: true });
-  renameSync(scratch, join(options.cacheDir, 'kernels', packageName));
+  const directory = join(options.cacheDir, 'kernels', packageName);
+  // It may be there, asked for by another name.
+  if (existsSync(directory)) rmSync(scratch, { recursive: true, force: true });
+  else renameSync(scratch, directory);
   if (kernel === undefined) writeFileSync(join(options.cacheDir, 'default-kernel'), `${packageName}\n`);
   const kit = readKit(options.cacheDir, packageName, programs);
   if (kit === undefined) throw kernelFailure(packageName, `vanished from ${options.cacheDir}`);

@@ -4,8 +4,8 @@
  * and the -rt ones nothing we need.
  */
 
-/** Preferred, best first: 6.12 has tcx, BTF, ipvlan and the qdiscs; any other is better than none. */
-const preferredSeries = /^linux-image-6\.12\.[^-]+-amd64(-unsigned)?$/;
+/** It has tcx, BTF, ipvlan and the qdiscs; any other is better than none. */
+export const preferredSeries = '6.12';
 const anySeries = /^linux-image-\d+\.\d+\.[\d.]+(\+[^-]+)?(-\d+)?-amd64(-unsigned)?$/;
 
 /** The Debian suite whose kernel is of a series; what the host's own apt knows is taken before. */
@@ -23,18 +23,16 @@ export function isKernelSeries(kernel: string): boolean {
 
 /** Of a series, or of a package's. Undefined where no suite is known. */
 export function suiteOfSeries(kernel: string): string | undefined {
-  return suites[isKernelSeries(kernel) ? kernel : versionNumbers(kernel).slice(0, 2).join('.')];
+  return suites[isKernelSeries(kernel) ? kernel : seriesOf(kernel)];
 }
 
 /** Kernel package names from the best down; the signed build of a version before the unsigned one. With a series only those. */
 export function rankKernelPackages(names: readonly string[], series?: string): string[] {
-  if (series !== undefined) {
-    const ofSeries = (name: string): boolean => versionNumbers(name).slice(0, 2).join('.') === series;
-    return names.filter((name) => anySeries.test(name) && ofSeries(name)).sort(newestFirst);
-  }
-  const preferred = names.filter((name) => preferredSeries.test(name));
-  const others = names.filter((name) => anySeries.test(name) && !preferredSeries.test(name));
-  return [...preferred.sort(newestFirst), ...others.sort(newestFirst)];
+  const kernels = names.filter((name) => anySeries.test(name)).sort(newestFirst);
+  const of = (wanted: string): string[] => kernels.filter((name) => seriesOf(name) === wanted);
+  if (series !== undefined) return of(series);
+  const preferred = of(preferredSeries);
+  return [...preferred, ...kernels.filter((name) => !preferred.includes(name))];
 }
 
 /** A package name as given by a user: nothing that a shell, apt or a path could take for something else. */
@@ -49,6 +47,10 @@ function newestFirst(a: string, b: string): number {
     if (difference !== 0) return difference;
   }
   return Number(a.endsWith('-unsigned')) - Number(b.endsWith('-unsigned'));
+}
+
+function seriesOf(name: string): string {
+  return versionNumbers(name).slice(0, 2).join('.');
 }
 
 function versionNumbers(name: string): number[] {

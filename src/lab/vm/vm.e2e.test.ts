@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -11,6 +11,7 @@ import { hasErrorCode } from '../../core/error.ts';
 import { packageRoot } from '../../kernel/package-root.ts';
 import { isAlive } from '../process.ts';
 import { vmCacheDir } from './cache-dir.ts';
+import { prepareKernelKit } from './kernel-kit.ts';
 import { runInLabVm } from './lab-vm-job.ts';
 import { readLabVm, startLabVm, stopLabVm, type LabVm } from './lab-vm.ts';
 import { runInVm, type VmRunOptions } from './run.ts';
@@ -67,6 +68,16 @@ describe('the virtual machine', () => {
     assert.equal(status, 7, stderr);
     assert.match(stdout, /^\d+\.\d+\S*-amd64\n i0@p0\n[2-9]\n$/);
     assert.equal(stderr, 'complaint\n');
+  });
+
+  it('takes a kernel that was fetched by its series, without the network', async () => {
+    const cache = join(dir, 'cache');
+    const { packageName } = await prepareKernelKit({ cacheDir, kernel: '6.12', clock: systemClock });
+    mkdirSync(join(cache, 'kernels'), { recursive: true });
+    symlinkSync(join(cacheDir, 'kernels', packageName), join(cache, 'kernels', packageName));
+    const kit = await prepareKernelKit({ cacheDir: cache, clock: systemClock });
+    assert.equal(kit.packageName, packageName);
+    assert.deepEqual(readdirSync(cache), ['kernels'], 'nothing was made');
   });
 
   it('passes megabytes of output whole, and does not wait for what the command left running', async () => {
