@@ -86,9 +86,9 @@ export class PolicyTable {
     const { policyId, live } = current;
     const added = live.lackedOf(encodePolicy(policyId, add));
     this.#put(added);
+    live.add(added);
     this.#erase(live.of(forget));
     live.remove(forget);
-    live.add(added);
   }
 
   forget(endpointId: number): void {
