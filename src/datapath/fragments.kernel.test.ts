@@ -107,19 +107,50 @@ describe('fragments, with real packets', { skip: reason ?? false }, () => {
         'from another port: the first fragment is dropped, the rest is of no use',
       );
     });
+
+    it(`IPv${family}: of two first fragments each is judged by its own port, and what follows goes with the last`, async () => {
+      datapath.setPolicy(endpointId, {
+        isolated: { ingress: true, egress: true },
+        entries: [{ ...mustEntry(egressOnly), direction: 'ingress', protocol: 17, port: ownPort, portPrefixLen: 16 }],
+      });
+      using open = await UdpSocket.open(pair.pod, family);
+      using closed = await UdpSocket.open(pair.pod, family, closedPort);
+      const mixed = (id: number, order: readonly (readonly [toPort: number, part: number])[]): void => {
+        const frames = order.map(([toPort, part]) => replyFragments(pair, family, id, 53, toPort)[part]);
+        sendFrames(
+          pair.peer,
+          pair.interfaceName,
+          frames.filter((frame) => frame !== undefined),
+        );
+      };
+      mixed(1, [[closedPort, 0], [ownPort, 0], [ownPort, 1], [ownPort, 2]]); // prettier-ignore
+      assert.equal(await open.received(), replySize, 'the refused one never reached the reassembly');
+      mixed(2, [[ownPort, 0], [closedPort, 0], [ownPort, 1], [ownPort, 2]]); // prettier-ignore
+      mixed(3, [[ownPort, 1], [ownPort, 2], [closedPort, 0]]); // prettier-ignore
+      await open.silence();
+      await closed.silence();
+      assert.equal(packets('ingress', 'policy'), 3);
+      assert.equal(packets('ingress', 'fragment_unknown'), 2, 'what followed a refused one');
+    });
   }
 });
 
 const replySize = 3000;
 const ownPort = 4000;
+const closedPort = 4001;
+
+function mustEntry({ entries: [entry] }: EndpointPolicy) {
+  if (entry === undefined) throw new TypeError('no entry');
+  return entry;
+}
 
 /** A datagram from the peer to the pod's socket in three fragments, in order. */
-function replyFragments(pair: TestPair, family: 4 | 6, id: number, fromPort: number): Uint8Array[] {
+function replyFragments(pair: TestPair, family: 4 | 6, id: number, fromPort: number, toPort = ownPort): Uint8Array[] {
   const [from, to] = [address[`peer${family}`], address[`pod${family}`]];
   const datagram = new Uint8Array(8 + replySize);
   const view = new DataView(datagram.buffer);
   view.setUint16(0, fromPort);
-  view.setUint16(2, ownPort);
+  view.setUint16(2, toPort);
   view.setUint16(4, datagram.length);
   // RFC 768 lets IPv4 go without a checksum, RFC 8200 section 8.1 does not.
   const pseudo = ip(from, to, 17, new Uint8Array()).subarray(14 + 8, 14 + 40);
@@ -145,11 +176,11 @@ function checksum(bytes: Uint8Array): number {
 
 /** In the pod, in a process of its own: sends when told to, and tells the sizes of what comes. */
 class UdpSocket implements Disposable {
-  static async open(netns: string, family: 4 | 6): Promise<UdpSocket> {
+  static async open(netns: string, family: 4 | 6, port = ownPort): Promise<UdpSocket> {
     const script = `
       const socket = require('node:dgram').createSocket('udp${family}');
       socket.on('message', (message) => console.log(message.length));
-      socket.bind(${ownPort}, () => console.log('ready'));
+      socket.bind(${port}, () => console.log('ready'));
       process.stdin.on('data', (chunk) => {
         const [host, port] = chunk.toString().trim().split(' ');
         socket.send('?', Number(port), host);

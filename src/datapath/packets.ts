@@ -84,7 +84,7 @@ export function ipv6(
   return Buffer.concat([header, body]);
 }
 
-function fragmentHeader(fragment: NonNullable<IpOptions['fragment']>): Uint8Array {
+export function fragmentHeader(fragment: NonNullable<IpOptions['fragment']>): Uint8Array {
   const view = new DataView(new ArrayBuffer(8));
   view.setUint16(2, fragment.offset | (fragment.more ? 1 : 0));
   view.setUint32(4, fragment.id);

@@ -12,7 +12,18 @@ import { conntrackEntry, type Direction, type Reason } from './abi.ts';
 import { readCounters } from './counters.ts';
 import { Datapath, type EndpointPolicy, type PolicyEntry } from './datapath.ts';
 import { DatapathMaps } from './maps.ts';
-import { ethernet, icmpHeader, ip, type IpOptions, ipv4, ipv6, tcpFlag, tcpHeader, udpHeader } from './packets.ts';
+import {
+  ethernet,
+  fragmentHeader,
+  icmpHeader,
+  ip,
+  type IpOptions,
+  ipv4,
+  ipv6,
+  tcpFlag,
+  tcpHeader,
+  udpHeader,
+} from './packets.ts';
 import { loadEndpointPrograms, programNames, readEndpointObject } from './programs.ts';
 import { mustPrefix, TestBpffs, whyNoKernelTests } from './test-bed.ts';
 
@@ -666,6 +677,27 @@ const ipv6Rows: readonly Row[] = [
       out('pass', tcp(6, pod, world, [1, 443], SYN, { fragment: { offset: 0, more: false, id: 9 } })),
       out('policy', tcp(6, pod, world, [1, 444], SYN, { fragment: { offset: 0, more: false, id: 9 } })),
     ],
+  ],
+  [
+    'a fragment inside a fragment is judged by what is inside, and is nothing without it',
+    () => {
+      const outer = (offset: number, more: boolean): [number, Uint8Array] => [
+        44,
+        fragmentHeader({ offset, more, id: 9 }),
+      ];
+      const inner = (offset: number, more: boolean): IpOptions => ({
+        extensions: [outer(0, true)],
+        fragment: { offset, more, id: 10 },
+      });
+      return [
+        out('pass', tcp(6, pod, world, [1, 443], SYN, inner(0, false))),
+        out('policy', tcp(6, pod, world, [1, 444], SYN, inner(0, false))),
+        out('policy', tcp(6, pod, world, [1, 444], SYN, inner(0, true))),
+        out('fragment_unknown', ip(pod[6], world[6], TCP, new Uint8Array(64), inner(80, false))),
+        out('truncated', ip(pod[6], world[6], TCP, new Uint8Array(8), inner(0, false))),
+        out('malformed', ip(pod[6], world[6], TCP, new Uint8Array(64), inner(8, false))),
+      ];
+    },
   ],
   [
     'seven extension headers are the limit',
