@@ -3,7 +3,14 @@
  * shrinks in place.
  */
 import { policyKey, policyValue } from './abi.ts';
-import { entryCount, pickEntries, type PolicyImage, positionsOf, withoutKeysOf } from './policy-image.ts';
+import {
+  entryCount,
+  forEachIdentity,
+  pickEntries,
+  type PolicyImage,
+  positionsOf,
+  withoutKeysOf,
+} from './policy-image.ts';
 
 export class LiveImage {
   /** With room behind the entries. */
@@ -36,7 +43,10 @@ export class LiveImage {
   /** The entries of `image` that match nothing an entry here matches just so. */
   lackedOf(image: PolicyImage): PolicyImage {
     // Identities that come are mostly new, and above all that it knows.
-    const known = new Set(identitiesOf(image).filter((identity) => identity <= this.#highest));
+    const known = new Set<number>();
+    forEachIdentity(image, (identity) => {
+      if (identity <= this.#highest) known.add(identity);
+    });
     return known.size === 0 ? image : withoutKeysOf(image, this.of(known));
   }
 
@@ -64,17 +74,11 @@ export class LiveImage {
   }
 }
 
-function identitiesOf({ keys }: PolicyImage): number[] {
-  const view = new DataView(keys.buffer, keys.byteOffset, keys.byteLength);
-  const identities: number[] = [];
-  for (let at = policyKey.fields.identity[2]; at < keys.length; at += policyKey.size)
-    identities.push(view.getUint32(at, true));
-  return identities;
-}
-
 /** 0 when there is none. */
 function highestIdentity(image: PolicyImage): number {
-  return identitiesOf(image).reduce((highest, identity) => Math.max(highest, identity), 0);
+  let highest = 0;
+  forEachIdentity(image, (identity) => (highest = Math.max(highest, identity)));
+  return highest;
 }
 
 function withRoom(rows: Uint8Array, length: number): Uint8Array {

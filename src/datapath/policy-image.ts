@@ -65,18 +65,23 @@ export function sameImage(a: PolicyImage, b: PolicyImage): boolean {
   return Buffer.compare(first.keys, second.keys) === 0 && Buffer.compare(first.values, second.values) === 0;
 }
 
-/** Where the entries of the identities are, ascending. */
-export function positionsOf({ keys }: PolicyImage, identities: ReadonlySet<number>): number[] {
-  if (identities.size === 0) return [];
+/** Of each entry, in its place. */
+export function forEachIdentity({ keys }: PolicyImage, visit: (identity: number, position: number) => void): void {
   const view = viewOf(keys);
+  for (let i = 0, at = policyKey.fields.identity[2]; at < keys.length; i++, at += policyKey.size)
+    visit(view.getUint32(at, true), i);
+}
+
+/** Where the entries of the identities are, ascending. */
+export function positionsOf(image: PolicyImage, identities: ReadonlySet<number>): number[] {
+  if (identities.size === 0) return [];
   const positions: number[] = [];
   let [low, high] = [Infinity, 0];
   // Not Math.min(...identities): there may be more of them than a call takes arguments.
   for (const identity of identities) [low, high] = [Math.min(low, identity), Math.max(high, identity)];
-  for (let i = 0, at = policyKey.fields.identity[2]; at < keys.length; i++, at += policyKey.size) {
-    const identity = view.getUint32(at, true);
-    if (identity >= low && identity <= high && identities.has(identity)) positions.push(i);
-  }
+  forEachIdentity(image, (identity, position) => {
+    if (identity >= low && identity <= high && identities.has(identity)) positions.push(position);
+  });
   return positions;
 }
 
