@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { root, start } from './testing/run.mjs';
 
-const tests = await start(process.execPath, [join(root, 'scripts/test.mjs')], { SLUICE_FULL: '1' });
+const tests = await start(process.execPath, [join(root, 'scripts/test.mjs')], { env: { SLUICE_FULL: '1' } });
 const kernels = await start(process.execPath, [join(root, 'scripts/test-kernels.mjs')]);
 const outcome = (status) => (status === 0 ? 'passed' : 'failed');
 console.log(`\ntests ${outcome(tests)}, kernel matrix ${outcome(kernels)} (the figures are above)`);

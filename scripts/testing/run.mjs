@@ -2,6 +2,7 @@
 import { build } from 'esbuild';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { oneResult, readCounts } from './counts.mjs';
@@ -27,17 +28,29 @@ function filesBelow(dir) {
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
 }
 
-/** The exit status; 127 when it could not be started, 1 when a signal ended it. */
-export function start(command, args, env = {}) {
+/**
+ * The exit status; 127 when it could not be started, 1 when a signal ended it. `output`: a file descriptor, default: ours.
+ * `niceness`, where this user may set it.
+ */
+export function start(command, args, { env = {}, output = 'inherit', niceness = 0 } = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
       cwd: root,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'inherit', 'inherit'],
+      stdio: ['ignore', output, output],
     });
+    if (niceness !== 0 && child.pid !== undefined) renice(child.pid, niceness);
     child.on('error', () => resolve(127));
     child.on('exit', (code, signal) => resolve(signal ? 1 : code));
   });
+}
+
+function renice(pid, niceness) {
+  try {
+    setPriority(pid, niceness);
+  } catch {
+    // In a container without CAP_SYS_NICE everything has the same.
+  }
 }
 
 /** `fileTimeoutMs`: a test file that takes longer is killed and counts as failed. */
@@ -95,11 +108,11 @@ export async function bundleForVm(files, outdir) {
   return files.map((file) => join(outdir, relative(root, file).replace(/\.ts$/, '.mjs')));
 }
 
-/** `kernel`: a series or a package, as `sluice vm run --kernel` takes it; undefined: the default one. */
-export async function runTestsInVm(name, bundles, { kernel, scratch, timeoutS, fileTimeoutMs, memoryMb }) {
+/** `kernel`: a series or a package, as `sluice vm run --kernel` takes it; undefined: the default one. The rest as for `start`. */
+export async function runTestsInVm(name, bundles, { scratch, fileTimeoutMs, ...options }) {
   const countsFile = join(scratch, `${name}.json`);
   const command = [process.execPath, ...testArgs(bundles, countsFile, 1, fileTimeoutMs)];
-  const counts = readCounts(countsFile, name, await runInVm(command, { kernel, shared: scratch, timeoutS, memoryMb }));
+  const counts = readCounts(countsFile, name, await runInVm(command, { ...options, shared: scratch }));
   for (const each of [...counts.skips, ...counts.failures]) each.file = sourceOf(each.file, scratch);
   return counts;
 }
@@ -113,12 +126,13 @@ export async function runCommandInVm(name, command, options) {
   return oneResult(name, (await runInVm(command, options)) === 0);
 }
 
-function runInVm(command, { kernel, shared, timeoutS, memoryMb }) {
-  return start(process.execPath, [
+function runInVm(command, { kernel, shared, timeoutS, memoryMb, ...place }) {
+  const args = [
     ...[join(root, 'dist/sluice.mjs'), 'vm', 'run', '--timeout', String(timeoutS)],
     ...(kernel === undefined ? [] : ['--kernel', kernel]),
     ...(memoryMb === undefined ? [] : ['--memory', String(memoryMb)]),
     ...(shared === undefined ? [] : ['--shared', shared, '--env', `SLUICE_TEST_BUNDLES=${shared}`]),
     ...['--', ...command],
-  ]);
+  ];
+  return start(process.execPath, args, place);
 }
