@@ -158,8 +158,9 @@ async function addWhenReady(agent: BenchAgent, netns: string, { metadata }: Pod,
       await agent.call({ plugin: 'sluice', environment, stdin });
       return;
     } catch (error) {
-      // 11 "try again later": its informers are on their way.
-      if (attempt === 10 || !String(error).includes('"code":11')) throw error;
+      // 11 "try again later": its informers are on their way. Refused: it has made the socket, and does not listen yet.
+      if (attempt === 10 || !/"code":11|ECONNREFUSED/.test(String(error))) throw error;
+      await pause(100);
     }
   }
 }
