@@ -55,7 +55,7 @@ async function runVm(place) {
   try {
     const files = testFiles().kernel.filter((file) => vmTests.test(relative(root, file)));
     const bundles = await bundleForVm(files, scratch.dir);
-    const limits = { timeoutS: 1500, fileTimeoutMs };
+    const limits = { timeoutS: 1200, fileTimeoutMs };
     return await runTestsInVm('vm', bundles, { kernel: '6.12', scratch: scratch.dir, ...limits, ...place });
   } finally {
     scratch.remove();

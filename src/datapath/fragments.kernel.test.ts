@@ -45,19 +45,10 @@ describe('fragments, with real packets', { skip: reason ?? false }, () => {
   });
   afterEach(() => stack[Symbol.dispose]());
 
+  const peer = { identity: peerIdentity, ruleId: 777, action: 'allow' } as const;
   const egressOnly: EndpointPolicy = {
     isolated: { ingress: true, egress: true },
-    entries: [
-      {
-        direction: 'egress',
-        identity: peerIdentity,
-        protocol: 0,
-        port: 0,
-        portPrefixLen: 0,
-        ruleId: 777,
-        action: 'allow',
-      },
-    ],
+    entries: [{ direction: 'egress', ...peer, protocol: 0, port: 0, portPrefixLen: 0 }],
   };
   const packets = (direction: 'ingress' | 'egress', why: string): number =>
     Number(
@@ -111,7 +102,7 @@ describe('fragments, with real packets', { skip: reason ?? false }, () => {
     it(`IPv${family}: of two first fragments each is judged by its own port, and what follows goes with the last`, async () => {
       datapath.setPolicy(endpointId, {
         isolated: { ingress: true, egress: true },
-        entries: [{ ...mustEntry(egressOnly), direction: 'ingress', protocol: 17, port: ownPort, portPrefixLen: 16 }],
+        entries: [{ direction: 'ingress', ...peer, protocol: 17, port: ownPort, portPrefixLen: 16 }],
       });
       using open = await UdpSocket.open(pair.pod, family);
       using closed = await UdpSocket.open(pair.pod, family, closedPort);
@@ -138,11 +129,6 @@ describe('fragments, with real packets', { skip: reason ?? false }, () => {
 const replySize = 3000;
 const ownPort = 4000;
 const closedPort = 4001;
-
-function mustEntry({ entries: [entry] }: EndpointPolicy) {
-  if (entry === undefined) throw new TypeError('no entry');
-  return entry;
-}
 
 /** A datagram from the peer to the pod's socket in three fragments, in order. */
 function replyFragments(pair: TestPair, family: 4 | 6, id: number, fromPort: number, toPort = ownPort): Uint8Array[] {

@@ -681,12 +681,8 @@ const ipv6Rows: readonly Row[] = [
   [
     'a fragment inside a fragment is judged by what is inside, and is nothing without it',
     () => {
-      const outer = (offset: number, more: boolean): [number, Uint8Array] => [
-        44,
-        fragmentHeader({ offset, more, id: 9 }),
-      ];
       const inner = (offset: number, more: boolean): IpOptions => ({
-        extensions: [outer(0, true)],
+        extensions: [[44, fragmentHeader({ offset: 0, more: true, id: 9 })]],
         fragment: { offset, more, id: 10 },
       });
       return [
