@@ -40,7 +40,7 @@ const tcpShare = 1448 / 1514;
 const udpShare = 1448 / 1490;
 /** Several times every limit here; the machine may be busy with other things. */
 const freeMbps = 250;
-/** Egress and ingress. An emulated CPU sends 11 to 22 Mbit/s of datagrams where nothing limits them, TCP's large ones many times that. */
+/** Egress and ingress. An emulated CPU sends 12 to 23 Mbit/s of datagrams where nothing limits them, TCP's large ones many times that. */
 const udpLimitsMbps = slowness === 1 ? ([40, 20] as const) : ([6, 3] as const);
 const ports = [5201, 5202, 5203, 5204];
 /** Limits of two pods, and what one without passes beside them: three flows share one emulated CPU. */
