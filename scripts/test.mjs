@@ -16,6 +16,9 @@ const fileTimeoutMs = process.env.SLUICE_FULL === '1' ? 3_600_000 : 900_000;
 const concurrencyOf = { pure: 2, kernel: 1, e2e: 1 };
 const total = noCounts();
 const durations = [];
+/** Of kinds that ended without a test to blame: what was printed last. */
+const lastWords = [];
+const lastWordsLines = 20;
 
 async function runLint() {
   const counts = noCounts();
@@ -84,6 +87,9 @@ try {
     const { counts, seconds, text = '' } = await ((kind === 'vm' && vm) || measured(kind, { scratch }));
     process.stdout.write(text);
     addCounts(total, counts);
+    if (text !== '' && counts.failures.some(({ file }) => file === '')) {
+      lastWords.push(`-- the end of the ${kind} tests' output`, ...text.trimEnd().split('\n').slice(-lastWordsLines));
+    }
     durations.push(`${kind} ${seconds} s`);
   }
 } finally {
@@ -91,6 +97,6 @@ try {
 }
 
 console.log(`\n${durations.join(', ')}`);
-for (const line of details(total, root)) console.log(line);
+for (const line of [...lastWords, ...details(total, root)]) console.log(line);
 console.log(summary(total));
 process.exitCode = total.failed === 0 ? 0 : 1;

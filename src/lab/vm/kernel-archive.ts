@@ -5,7 +5,8 @@
 
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { SluiceError } from '../../core/error.ts';
+import type { Clock } from '../../core/clock.ts';
+import { formatErrorChain, SluiceError } from '../../core/error.ts';
 import { isKernelSeries, rankKernelPackages, suiteOfSeries } from './kernel-package.ts';
 import type { VmPrograms } from './requirements.ts';
 import { runTool } from './tool.ts';
@@ -16,6 +17,7 @@ export interface KernelWanted {
   /** Lists of other suites are kept below it. */
   readonly cacheDir: string;
   readonly programs: VmPrograms;
+  readonly clock: Clock;
   readonly onProgress: (line: string) => void;
 }
 
@@ -25,25 +27,42 @@ interface Apt {
   readonly options: readonly string[];
 }
 
-const maxAttempts = 4;
+const maxCandidates = 4;
+/** A mirror that is out of reach for a moment is asked again after each of these. */
+const retryPausesMs = [5_000, 30_000];
 /** Trusted for every suite of Debian; without the package the host's trusted keys are asked. */
 const debianKeyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /** Unpacks the package into DIRECTORY/root and returns its name. Throws `vm_failed`. */
-export function fetchKernel(wanted: KernelWanted, directory: string): string {
+export async function fetchKernel(wanted: KernelWanted, directory: string): Promise<string> {
   const host: Apt = { programs: wanted.programs, options: ['-o', 'APT::Sandbox::User=root'] };
   const { kernel } = wanted;
   const isPackage = kernel !== undefined && !isKernelSeries(kernel);
   const known = isPackage ? [kernel] : rankKernelPackages(packageNames(host), kernel);
   const here = fetchable(known, host);
-  if (here.length > 0) return fetchFirst(here, directory, host, wanted.onProgress);
+  if (here.length > 0) return fetchFirst(here, directory, host, wanted);
   const suite = kernel === undefined ? undefined : suiteOfSeries(kernel);
   if (suite === undefined) {
     throw kernelFailure(kernel ?? 'linux-image', 'apt has no such kernel package', 'apt-get update');
   }
-  const other = aptOfSuite(suite, wanted);
+  const other = await aptOfSuite(suite, wanted);
   const there = fetchable(isPackage ? [kernel] : rankKernelPackages(packageNames(other), kernel), other);
-  return fetchFirst(there, directory, other, wanted.onProgress);
+  if (there.length === 0) {
+    throw kernelFailure(kernel ?? 'linux-image', `Debian ${suite} has no such kernel package`, 'name another kernel');
+  }
+  return fetchFirst(there, directory, other, wanted);
+}
+
+async function withRetries<T>({ clock, onProgress }: KernelWanted, attempt: () => T): Promise<T> {
+  for (const pauseMs of retryPausesMs) {
+    try {
+      return attempt();
+    } catch (error) {
+      onProgress(`${formatErrorChain(error)}; once more in ${pauseMs / 1000} s`);
+      await clock.sleep(pauseMs);
+    }
+  }
+  return attempt();
 }
 
 function packageNames(apt: Apt): string[] {
@@ -51,28 +70,22 @@ function packageNames(apt: Apt): string[] {
 }
 
 /** apt's list of names also holds packages that are only mentioned by others: take the first that can be fetched. */
-function fetchFirst(
-  candidates: readonly string[],
-  directory: string,
-  apt: Apt,
-  onProgress: (line: string) => void,
-): string {
-  let last: unknown;
-  for (const name of candidates.slice(0, maxAttempts)) {
-    try {
-      onProgress(`fetching ${name} (about 100 MB, once)`);
-      fetchPackage(name, directory, apt);
-      return name;
-    } catch (error) {
-      last = error;
+function fetchFirst(candidates: readonly string[], directory: string, apt: Apt, wanted: KernelWanted): Promise<string> {
+  return withRetries(wanted, () => {
+    let last: unknown;
+    for (const name of candidates.slice(0, maxCandidates)) {
+      try {
+        wanted.onProgress(`fetching ${name} (about 100 MB, once)`);
+        fetchPackage(name, directory, apt);
+        return name;
+      } catch (error) {
+        last = error;
+        removePackages(directory);
+      }
     }
-  }
-  throw kernelFailure(
-    candidates[0] ?? 'linux-image',
-    'cannot be fetched with apt-get download',
-    'apt-get update',
-    last,
-  );
+    const name = candidates[0] ?? 'linux-image';
+    throw kernelFailure(name, 'cannot be fetched with apt-get download', 'apt-get update', last);
+  });
 }
 
 /** From forky on the kernel and its modules are packages of their own, on which linux-image-… depends. */
@@ -81,10 +94,18 @@ function fetchPackage(name: string, directory: string, apt: Apt): void {
   const depends = /^Depends: (.*)$/m.exec(description)?.[1] ?? '';
   const parts = depends.match(/\blinux-(?:binary|modules)-[a-z0-9.+-]+/g) ?? [];
   runTool(apt.programs['apt-get'], [...apt.options, '-q', 'download', name, ...parts], { cwd: directory });
-  for (const deb of readdirSync(directory).filter((file) => file.endsWith('.deb'))) {
-    runTool(apt.programs.dpkg, ['-x', join(directory, deb), join(directory, 'root')]);
-    rmSync(join(directory, deb));
-  }
+  for (const deb of packagesIn(directory)) runTool(apt.programs.dpkg, ['-x', deb, join(directory, 'root')]);
+  removePackages(directory);
+}
+
+function packagesIn(directory: string): string[] {
+  return readdirSync(directory)
+    .filter((file) => file.endsWith('.deb'))
+    .map((file) => join(directory, file));
+}
+
+function removePackages(directory: string): void {
+  for (const deb of packagesIn(directory)) rmSync(deb);
 }
 
 /** One call for all names: apt-cache takes a tenth of a second to read its lists. */
@@ -98,7 +119,8 @@ function fetchable(names: readonly string[], apt: Apt): string[] {
 }
 
 /** Fetches the suite's list (10 MB) into the cache. */
-function aptOfSuite(suite: string, { cacheDir, programs, onProgress }: KernelWanted): Apt {
+async function aptOfSuite(suite: string, wanted: KernelWanted): Promise<Apt> {
+  const { cacheDir, programs, onProgress } = wanted;
   const mirror = debianMirror(programs);
   const root = join(cacheDir, 'apt', suite);
   for (const directory of ['lists/partial', 'cache/archives/partial', 'empty']) {
@@ -113,11 +135,13 @@ function aptOfSuite(suite: string, { cacheDir, programs, onProgress }: KernelWan
     `Dir::Cache=${join(root, 'cache')}`,
     'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false',
     'Acquire::Languages=none',
+    // Without it a list that cannot be fetched is a warning.
+    'APT::Update::Error-Mode=any',
     'APT::Sandbox::User=root',
   ];
   const apt: Apt = { programs, options: settings.flatMap((setting) => ['-o', setting]) };
   onProgress(`fetching the package list of Debian ${suite}`);
-  runTool(programs['apt-get'], [...apt.options, '-q', 'update']);
+  await withRetries(wanted, () => runTool(programs['apt-get'], [...apt.options, '-q', 'update']));
   return apt;
 }
 

@@ -103,12 +103,12 @@ function readKit(cacheDir: string, packageName: string, programs: VmPrograms): K
 }
 
 /** Called under the lock. Works in a directory beside the final one and renames it: a killed run leaves no half kit. */
-function makeKit(options: KernelKitOptions, programs: VmPrograms): KernelKit {
+async function makeKit(options: KernelKitOptions, programs: VmPrograms): Promise<KernelKit> {
   const scratch = join(options.cacheDir, 'unfinished');
   rmSync(scratch, { recursive: true, force: true });
   mkdirSync(join(scratch, 'root'), { recursive: true });
-  const { kernel, cacheDir, onProgress = () => undefined } = options;
-  const packageName = fetchKernel({ kernel, cacheDir, programs, onProgress }, scratch);
+  const { kernel, cacheDir, clock, onProgress = () => undefined } = options;
+  const packageName = await fetchKernel({ kernel, cacheDir, programs, clock, onProgress }, scratch);
   const release = unpackedRelease(join(scratch, 'root'), packageName);
   buildKit(scratch, release, programs);
   mkdirSync(join(options.cacheDir, 'kernels'), { recursive: true });
