@@ -109,7 +109,8 @@ function hooksOf(datapath: Datapath, bpffsDir: string, preparation: ProgramPrepa
 function policyMapsOf(datapath: Datapath): PolicyMaps {
   return {
     setPolicy: (endpointId, policy) => datapath.setPolicy(endpointId, policy),
-    amendPolicy: (endpointId, change) => datapath.amendPolicy(endpointId, change),
+    extendPolicies: (additions) => datapath.extendPolicies(additions),
+    forgetIdentities: (endpointId, identities) => datapath.forgetIdentities(endpointId, identities),
     policy: (endpointId) => {
       const state = datapath.endpoints().find((endpoint) => endpoint.endpointId === endpointId);
       if (state?.programmed !== true) return undefined;

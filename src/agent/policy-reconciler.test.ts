@@ -58,23 +58,36 @@ class MemoryMaps implements PolicyMaps {
     this.#written();
   }
 
-  amendPolicy(
-    endpointId: number,
-    { add, forget }: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
-  ): void {
+  extendPolicies(additions: ReadonlyMap<number, readonly PolicyEntry[]>): void {
     this.#mayFail();
-    const { entries = [], ...policy } = this.policies.get(endpointId) ?? assert.fail('no policy to amend');
-    const used = new Set<number>(this.addresses.values());
-    for (const id of [...forget, ...add.map(({ identity }) => identity)]) assert(!used.has(id), `${id} has an address`);
-    for (const entry of add) {
-      const known = this.policies.get(endpointId)?.entries ?? [];
-      this.policies.set(endpointId, { ...policy, entries: [...known, entry] });
-      this.#written();
+    for (const [endpointId, entries] of additions) {
+      this.#withoutAddress(entries.map(({ identity }) => identity));
+      for (const entry of entries) {
+        const policy = this.#programmed(endpointId);
+        this.policies.set(endpointId, { ...policy, entries: [...policy.entries, entry] });
+        this.#written();
+      }
     }
-    const kept = [...entries, ...add].filter(({ identity }) => !forget.has(identity));
-    this.policies.set(endpointId, { ...policy, entries: kept });
+    this.amendments++;
+  }
+
+  forgetIdentities(endpointId: number, identities: ReadonlySet<number>): void {
+    this.#mayFail();
+    this.#withoutAddress(identities);
+    const policy = this.#programmed(endpointId);
+    const entries = policy.entries.filter(({ identity }) => !identities.has(identity));
+    this.policies.set(endpointId, { ...policy, entries });
     this.amendments++;
     this.#written();
+  }
+
+  #programmed(endpointId: number): ProgrammedPolicy {
+    return this.policies.get(endpointId) ?? assert.fail('no policy to amend');
+  }
+
+  #withoutAddress(identities: Iterable<number>): void {
+    const used = new Set<number>(this.addresses.values());
+    for (const id of identities) assert(!used.has(id), `${id} has an address`);
   }
 
   policy(endpointId: number): ProgrammedPolicy | undefined {
@@ -476,6 +489,32 @@ describe('the policy reconciler', () => {
     await once();
     assert(maps.writes > writes);
     assert(maps.amendments > 0, 'the new identity was taken in without a new policy');
+  });
+
+  it('takes the new identity into the other policies although one has no room for it', () => {
+    const world = new World();
+    const maps = new MemoryMaps();
+    const everywhere = {
+      podSelector: {},
+      policyTypes: ['Egress'],
+      egress: [{ to: [{ ipBlock: { cidr: '0.0.0.0/0' } }] }],
+    };
+    const cluster = { others: [everywhere], apps: ['a', 'b'], both: true };
+    world.become({ ...cluster, policies: [everywhere] });
+    const { reconciler } = reconcilerOf(world, maps);
+    reconciler.runNow();
+    const extend = maps.extendPolicies.bind(maps);
+    maps.extendPolicies = (additions) => {
+      if (!additions.has(endpointIds.other)) return extend(additions);
+      throw new SluiceError({ code: 'limit_exceeded', operation: 'write', object: 'policy', what: 'no room' });
+    };
+    maps.onWrite = () => assert(maps.allowed().has('demo 10.1.1.1 egress'));
+    const hole = { podSelector: {}, policyTypes: ['Egress'], egress: [{ to: [{ ipBlock: { cidr: '10.1.0.0/16' } }] }] };
+    world.become({ ...cluster, policies: [everywhere, hole] });
+    assert.throws(() => reconciler.runNow(), /1 endpoints could not be written, the first is 8/);
+    maps.extendPolicies = extend;
+    reconciler.runNow();
+    assert(maps.allowed().has('other 10.1.1.1 egress'));
   });
 
   it('writes nothing before the informers are synced, and nothing when nothing changed', async () => {

@@ -59,14 +59,10 @@ import {
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
   setPolicy(endpointId: number, policy: ProgrammedPolicy): void;
-  /**
-   * Adds entries, one after the other, where none is that matches the same; and takes away those of the identities in
-   * `forget`, which no address has. Judges nothing anew.
-   */
-  amendPolicy(
-    endpointId: number,
-    change: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
-  ): void;
+  /** Endpoint id → entries that it gets, one after the other, where none is that matches the same. Judges nothing anew. All or nothing. */
+  extendPolicies(additions: ReadonlyMap<number, readonly PolicyEntry[]>): void;
+  /** Takes away the entries of identities that no address has. Judges nothing anew. */
+  forgetIdentities(endpointId: number, identities: ReadonlySet<number>): void;
   /** What the kernel holds; undefined while the endpoint drops everything. */
   policy(endpointId: number): ProgrammedPolicy | undefined;
   updateIpcache(change: IpcacheChange): void;
@@ -309,6 +305,8 @@ export class PolicyReconciler {
   }
 
   #widenPolicies(local: readonly LocalPod[], created: ReadonlySet<IdentityId>): void {
+    const additions = new Map<number, readonly PolicyEntry[]>();
+    const next = new Map<number, Written>();
     for (const [record, pod] of local) {
       const { endpointId } = record;
       const current = this.#policies.get(endpointId);
@@ -316,11 +314,24 @@ export class PolicyReconciler {
       const wanted = this.#wanted(record, pod);
       const extra = missingEntries(current, wanted, created);
       if (extra.length === 0) continue;
-      this.#attempt(endpointId, () => {
-        this.#deps.maps.amendPolicy(endpointId, { add: extra, forget: new Set() });
-        return { ...current, entries: widened(current, extra, wanted) };
-      });
+      additions.set(endpointId, extra);
+      next.set(endpointId, { ...current, entries: widened(current, extra, wanted) });
     }
+    if (additions.size === 0) return;
+    const { maps } = this.#deps;
+    try {
+      maps.extendPolicies(additions);
+    } catch {
+      // Each alone: one that finds no room does not keep the others.
+      for (const [endpointId, written] of next) {
+        this.#attempt(endpointId, () => {
+          maps.extendPolicies(new Map([[endpointId, additions.get(endpointId) ?? []]]));
+          return written;
+        });
+      }
+      return;
+    }
+    for (const [endpointId, written] of next) this.#policies.set(endpointId, written);
   }
 
   #wanted({ endpointId, pod: { namespace } }: EndpointRecord, pod: Pod): Wanted {
@@ -328,7 +339,8 @@ export class PolicyReconciler {
     const audit = this.#deps.audited?.(namespace) === true;
     const known = this.#wantedLast.get(endpointId);
     if (known?.compiled === compiled && known.audit === audit) return known;
-    const wanted = { ...compiled, audit, compiled };
+    const { isolated, entries, diagnostics, change } = compiled;
+    const wanted = { isolated, entries, diagnostics, change, audit, compiled };
     this.#wantedLast.set(endpointId, wanted);
     return wanted;
   }
@@ -345,7 +357,7 @@ export class PolicyReconciler {
     this.#attempt(endpointId, () => {
       const gone = written?.ours === true ? this.#goneIdentities(written, wanted) : undefined;
       if (gone === undefined) this.#setPolicy(endpointId, policy);
-      else this.#deps.maps.amendPolicy(endpointId, { add: [], forget: gone });
+      else this.#deps.maps.forgetIdentities(endpointId, gone);
       return { ...policy, ours: true };
     });
   }

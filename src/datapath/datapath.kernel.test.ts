@@ -240,10 +240,10 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
     const keys = (): number => [...(policy?.keys() ?? [])].length;
     const before = { revision: datapath.endpoints()[0]?.policyRevision, keys: keys() };
     const added = { ...allowPeer('egress', 9), identity: 4000 };
-    datapath.amendPolicy(endpointId, { add: [added], forget: new Set() });
+    datapath.extendPolicies(new Map([[endpointId, [added]]]));
     assert.deepEqual(datapath.policyEntries(endpointId), [allowPeer('egress'), added]);
     assert.equal(keys(), before.keys + 2);
-    datapath.amendPolicy(endpointId, { add: [], forget: new Set([4000]) });
+    datapath.forgetIdentities(endpointId, new Set([4000]));
     assert.deepEqual(datapath.policyEntries(endpointId), [allowPeer('egress')]);
     assert.deepEqual({ revision: datapath.endpoints()[0]?.policyRevision, keys: keys() }, before);
   });
@@ -259,6 +259,13 @@ describe('datapath with real packets', { skip: reason ?? false }, () => {
       (error) => hasErrorCode(error, 'limit_exceeded'),
     );
     assert.deepEqual(small.policyEntries(endpointId), [allowPeer('egress')], 'the old policy stays in force');
+    assert.throws(
+      () => small.extendPolicies(new Map([[endpointId, many]])),
+      (error) => hasErrorCode(error, 'limit_exceeded'),
+    );
+    assert.deepEqual(small.policyEntries(endpointId), [allowPeer('egress')]);
+    using policy = BpfMap.openPinned(`${bpffs.path}/policy`);
+    assert.equal([...(policy?.keys() ?? [])].length, 2, 'nothing of it stays in the map');
     small.close();
   });
 });

@@ -237,15 +237,14 @@ export class Datapath implements Disposable {
     this.#policies.commit(endpointId, policyId, image);
   }
 
-  /**
-   * Adds entries to the policy in force, and takes away those of the identities in `forget`. Only for identities that no
-   * address has: nobody's verdict changes, so no connection is judged again.
-   */
-  amendPolicy(
-    endpointId: number,
-    change: { readonly add: readonly PolicyEntry[]; readonly forget: ReadonlySet<number> },
-  ): void {
-    this.#policies.amend(endpointId, change.add, change.forget);
+  /** Adds entries (by endpoint id) to the policies in force. Of identities that no address has: then nobody's verdict changes, and no connection is judged again. */
+  extendPolicies(additions: ReadonlyMap<number, readonly PolicyEntry[]>): void {
+    this.#policies.extend(additions);
+  }
+
+  /** Takes the entries of identities that no address has out of the policy in force. */
+  forgetIdentities(endpointId: number, identities: ReadonlySet<number>): void {
+    this.#policies.forgetIdentities(endpointId, identities);
   }
 
   /** The entries the kernel has for the endpoint. */

@@ -47,8 +47,9 @@ export function encodePolicy(policyId: number, entries: readonly PolicyEntry[]):
   const keys = new Uint8Array(count * policyKey.size);
   const values = new Uint8Array(count * policyValue.size);
   const views = { key: viewOf(keys), value: viewOf(values) };
-  for (const [i, entry] of entries.entries()) writeEntry(views, i, policyId, entry, 0);
-  for (const [i, entry] of derived.entries()) writeEntry(views, entries.length + i, policyId, entry, POLICY_ANY_PORT);
+  let index = 0;
+  for (const entry of entries) writeEntry(views, index++, policyId, entry, 0);
+  for (const entry of derived) writeEntry(views, index++, policyId, entry, POLICY_ANY_PORT);
   return sortImage({ keys, values });
 }
 
@@ -56,6 +57,14 @@ export function encodePolicy(policyId: number, entries: readonly PolicyEntry[]):
 export function imageOf(entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[]): PolicyImage {
   const keys = Buffer.concat(entries.map(([key]) => key));
   return sortImage({ keys, values: Buffer.concat(entries.map(([, value]) => value)) });
+}
+
+/** Of several policies. */
+export function joinImages(images: readonly PolicyImage[]): PolicyImage {
+  return {
+    keys: Buffer.concat(images.map(({ keys }) => keys)),
+    values: Buffer.concat(images.map(({ values }) => values)),
+  };
 }
 
 /** Whether both have the same entries, in whatever order. */

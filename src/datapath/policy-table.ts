@@ -14,6 +14,7 @@ import {
   encodePolicy,
   entryCount,
   imageOf,
+  joinImages,
   type PolicyEntry,
   type PolicyImage,
   ruleIdsOf,
@@ -76,19 +77,23 @@ export class PolicyTable {
   }
 
   /**
-   * Changes the policy in force in place: adds entries and removes all of the identities in `forget`. Not atomic, so what is
-   * removed must be of identities that no address has, and what is added must do no harm without the rest of it. Where the
-   * policy has an entry that matches the same, that one stays. All or nothing of what is added.
+   * Adds entries (by endpoint id) to the policies in force, in place. Not atomic, so what is added must do no harm without the rest
+   * of it. Where a policy has an entry that matches the same, that one stays. All or nothing.
    */
-  amend(endpointId: number, add: readonly PolicyEntry[], forget: ReadonlySet<number>): void {
-    const current = this.#current.get(endpointId);
-    if (current === undefined) throw new RangeError(`endpoint ${endpointId} has no policy`);
-    const { policyId, live } = current;
-    const added = live.lackedOf(encodePolicy(policyId, add));
-    this.#put(added);
-    live.add(added);
-    this.#erase(live.of(forget));
-    live.remove(forget);
+  extend(additions: ReadonlyMap<number, readonly PolicyEntry[]>): void {
+    const parts = Array.from(additions, ([endpointId, entries]) => {
+      const { policyId, live } = this.#mustCurrent(endpointId);
+      return { live, added: live.lackedOf(encodePolicy(policyId, entries)) };
+    });
+    this.#put(joinImages(parts.map(({ added }) => added)));
+    for (const { live, added } of parts) live.add(added);
+  }
+
+  /** Removes all entries of the identities, in place. Not atomic, so no address may have them. */
+  forgetIdentities(endpointId: number, identities: ReadonlySet<number>): void {
+    const { live } = this.#mustCurrent(endpointId);
+    this.#erase(live.of(identities));
+    live.remove(identities);
   }
 
   forget(endpointId: number): void {
@@ -115,6 +120,12 @@ export class PolicyTable {
   get size(): number {
     const generations = [...this.#current.values(), ...this.#retired.values()];
     return generations.reduce((sum, { live }) => sum + live.count, 0);
+  }
+
+  #mustCurrent(endpointId: number): Generation {
+    const current = this.#current.get(endpointId);
+    if (current === undefined) throw new RangeError(`endpoint ${endpointId} has no policy`);
+    return current;
   }
 
   #put(image: PolicyImage): void {

@@ -106,8 +106,8 @@ export function withoutIdentities(
   const gone = entries.filter(({ identity }) => identities.has(identity));
   if (gone.length === 0) return entries;
   if (gone.length > fewEntries) return entries.filter(({ identity }) => !identities.has(identity));
-  const kept = entries.slice();
-  for (const entry of gone) kept.splice(kept.indexOf(entry), 1);
+  let kept = entries;
+  for (const entry of gone) kept = kept.toSpliced(kept.indexOf(entry), 1);
   return kept;
 }
 
@@ -217,8 +217,9 @@ export function distinctEntries(entries: readonly PolicyEntry[]): PolicyEntry[] 
 export function mergeEntries(a: readonly PolicyEntry[], b: readonly PolicyEntry[]): readonly PolicyEntry[] {
   if (b.length === 0) return a;
   if (b.length > fewEntries) return a.concat(b).sort(compareEntries);
-  const merged = a.slice();
-  for (const entry of b) merged.splice(placeOf(entry, merged), 0, entry);
+  // A copy of exactly the length: one that grows by a splice is copied twice.
+  let merged = a;
+  for (const entry of b) merged = merged.toSpliced(placeOf(entry, merged), 0, entry);
   return merged;
 }
 

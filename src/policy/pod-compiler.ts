@@ -70,13 +70,12 @@ export class PodPolicyCompiler {
     const { result, view } = known;
     const gone = new Set<IdentityId>();
     const anew: PolicyEntry[] = [];
-    const rules: RecordedRule[] = [];
-    for (const rule of known.rules) {
-      const renewed = isAnswered(rule.answers) ? { rule, gone: nobody, added: [] } : this.#renewed(rule, known);
+    const rules = known.rules.slice();
+    for (const [i, rule] of known.rules.entries()) {
+      if (isAnswered(rule.answers)) continue;
+      const renewed = this.#renewed(rule, known, gone, anew);
       if (renewed === undefined) return undefined;
-      rules.push(renewed.rule);
-      for (const id of renewed.gone) gone.add(id);
-      for (const entry of renewed.added) anew.push(entry);
+      rules[i] = renewed;
     }
     const from = result.entries;
     const added = distinctEntries(anew);
@@ -111,16 +110,30 @@ export class PodPolicyCompiler {
     return { ...compiled, policy, rule, answers: recorder.answers, isWhole: true };
   }
 
-  /** With its entries of the identities that came since; undefined where it takes all peers to tell. */
-  #renewed(known: RecordedRule, { endpoint, view }: Compiled): RenewedRule | undefined {
-    const answers = known.answers.map((answer) => (isAnswer(answer) ? answer : answerOf(answer.ask, view)));
-    const gone = new Set<IdentityId>();
+  /**
+   * With the answers of now. Who went since is put into `gone`, and its entries of those who came into `added`; undefined where
+   * it takes all peers to tell.
+   */
+  #renewed(
+    known: RecordedRule,
+    { endpoint, view }: Compiled,
+    gone: Set<IdentityId>,
+    added: PolicyEntry[],
+  ): RecordedRule | undefined {
     const come = new Set<IdentityId>();
-    for (const [i, { told }] of answers.entries()) addDifference(known.answers[i]?.told ?? [], told, gone, come);
-    if (gone.size + come.size === 0) return { rule: { ...known, answers }, gone, added: [] };
+    let lost = false;
+    const answers = known.answers.map((answer) => {
+      if (isAnswer(answer)) return answer;
+      const renewed = answerOf(answer.ask, view);
+      addDifference(answer.told, renewed.told, gone, come);
+      lost ||= renewed.told.length < answer.told.length;
+      return renewed;
+    });
+    if (!lost && come.size === 0) return { ...known, answers };
     if (concernsAllPeers(known.rule)) return undefined;
     const { entries } = compileRule(known.policy, known.rule, this.#ruleIds, endpoint, new Among(view, come));
-    return { rule: { ...known, answers, entries: [], isWhole: false }, gone, added: entries };
+    for (const entry of entries) added.push(entry);
+    return { ...known, answers, entries: [], isWhole: false };
   }
 }
 
@@ -144,13 +157,6 @@ interface RecordedRule extends CompiledRule {
   readonly answers: readonly Answer[];
   /** Whether it still has its entries: where identities came or went since, only the policy has them. */
   readonly isWhole: boolean;
-}
-
-interface RenewedRule {
-  readonly rule: RecordedRule;
-  readonly gone: ReadonlySet<IdentityId>;
-  /** Its entries of those who came. */
-  readonly added: readonly PolicyEntry[];
 }
 
 /** A question that the compiler asked, and what it was told. */
@@ -183,8 +189,6 @@ function isAnswer({ kept, told }: Answer): boolean {
   return kept.ids === told;
 }
 
-const nobody: ReadonlySet<IdentityId> = new Set();
-
 /** Puts who is in `before` alone into `gone`, and who is in `after` alone into `come`. Both ascend. */
 function addDifference(
   before: readonly IdentityId[],
@@ -192,7 +196,6 @@ function addDifference(
   gone: Set<IdentityId>,
   come: Set<IdentityId>,
 ): void {
-  if (before === after) return;
   let next = 0;
   for (const id of before) {
     for (let other = after[next]; other !== undefined && other < id; other = after[++next]) come.add(other);
