@@ -12,6 +12,8 @@ import { MIN_RATE_BPS } from '../datapath/shaper-sizes.ts';
 import { probeShapers } from '../datapath/shaper-support.ts';
 import { TcMonitor } from '../kernel/index.ts';
 import { ensureBpffs, isOnBpffs } from '../kernel/mount.ts';
+import { compareEntries } from '../policy/compile.ts';
+import { EntryList } from '../policy/entry-list.ts';
 import type { IdentityId } from '../policy/identity.ts';
 import type { KernelView } from './api/sources.ts';
 import type { Shaper } from './bandwidth-reconciler.ts';
@@ -108,7 +110,8 @@ function hooksOf(datapath: Datapath, bpffsDir: string, preparation: ProgramPrepa
 
 function policyMapsOf(datapath: Datapath): PolicyMaps {
   return {
-    setPolicy: (endpointId, policy) => datapath.setPolicy(endpointId, policy),
+    setPolicy: (endpointId, { entries, ...modes }) =>
+      datapath.setPolicy(endpointId, { ...modes, entries: entries.items }),
     extendPolicies: (additions) => datapath.extendPolicies(additions),
     forgetIdentities: (endpointId, identities) => datapath.forgetIdentities(endpointId, identities),
     policy: (endpointId) => {
@@ -118,7 +121,9 @@ function policyMapsOf(datapath: Datapath): PolicyMaps {
       return {
         isolated: state.isolated,
         audit: state.audit,
-        entries: entries.map((entry) => ({ ...entry, identity: entry.identity as IdentityId })),
+        entries: EntryList.of(
+          entries.map((entry) => ({ ...entry, identity: entry.identity as IdentityId })).sort(compareEntries),
+        ),
       };
     },
     updateIpcache: (change) => datapath.updateIpcache(change),

@@ -11,6 +11,7 @@ import { check } from '../core/property.ts';
 import { worldIdentity, type IdentityId } from '../policy/identity.ts';
 import { IpcacheTable } from '../policy/ipcache-table.ts';
 import type { PolicyEntry } from '../policy/compile.ts';
+import { EntryList } from '../policy/entry-list.ts';
 import { PolicyIndex } from '../policy/policy-index.ts';
 import { lookupIdentity, simulate } from '../policy/simulate.ts';
 import type { EndpointRecord } from './endpoint-store.ts';
@@ -64,7 +65,7 @@ class MemoryMaps implements PolicyMaps {
       this.#withoutAddress(entries.map(({ identity }) => identity));
       for (const entry of entries) {
         const policy = this.#programmed(endpointId);
-        this.policies.set(endpointId, { ...policy, entries: [...policy.entries, entry] });
+        this.policies.set(endpointId, { ...policy, entries: EntryList.of([...policy.entries.items, entry]) });
         this.#written();
       }
     }
@@ -75,8 +76,8 @@ class MemoryMaps implements PolicyMaps {
     this.#mayFail();
     this.#withoutAddress(identities);
     const policy = this.#programmed(endpointId);
-    const entries = policy.entries.filter(({ identity }) => !identities.has(identity));
-    this.policies.set(endpointId, { ...policy, entries });
+    const kept = policy.entries.items.filter(({ identity }) => !identities.has(identity));
+    this.policies.set(endpointId, { ...policy, entries: EntryList.of(kept) });
     this.amendments++;
     this.#written();
   }
@@ -130,7 +131,10 @@ class MemoryMaps implements PolicyMaps {
   allows(endpointId: number, identity: IdentityId, direction: 'ingress' | 'egress'): boolean {
     const policy = this.policies.get(endpointId);
     if (policy === undefined) return false;
-    return simulate(policy, { direction, identity, protocol: 6, port: 80 }).verdict === 'allow';
+    return (
+      simulate({ ...policy, entries: policy.entries.items }, { direction, identity, protocol: 6, port: 80 }).verdict ===
+      'allow'
+    );
   }
 
   /** "demo 10.0.0.2 ingress" … for what passes now. */

@@ -35,6 +35,7 @@ import type { Logger } from '../core/log.ts';
 import { BoundedRunner } from '../core/runner.ts';
 import { sameItems } from '../core/same-items.ts';
 import type { PolicyEntry } from '../policy/compile.ts';
+import { EntryList } from '../policy/entry-list.ts';
 import { formatDiagnostic, type Diagnostic } from '../policy/diagnostics.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { IpcacheTable } from '../policy/ipcache-table.ts';
@@ -132,7 +133,7 @@ export class PolicyReconciler {
       clock: deps.clock,
       view: this.#view,
       inKernel: () => deps.maps.ipcache(),
-      inPolicies: [...this.#policies.values()].flatMap(({ entries }) => entries.map(({ identity }) => identity)),
+      inPolicies: [...this.#policies.values()].flatMap(({ entries }) => entries.items.map(({ identity }) => identity)),
       capacity: deps.maps.ipcacheCapacity,
     });
     this.#runner = new BoundedRunner({
@@ -267,7 +268,7 @@ export class PolicyReconciler {
   #close(local: readonly LocalPod[]): void {
     for (const [record, pod] of local) {
       const { isolated, audit } = this.#wanted(record, pod);
-      this.#write(record.endpointId, { isolated, entries: [], audit: audit === true });
+      this.#write(record.endpointId, { isolated, entries: EntryList.of([]), audit: audit === true });
     }
   }
 
@@ -350,7 +351,7 @@ export class PolicyReconciler {
     const policy = { isolated, entries, audit };
     const written = this.#policies.get(endpointId);
     if (written?.ours === true && samePolicy(written, policy)) {
-      // The array of now: the next look at it is short.
+      // The list of now: the next look at it is short.
       if (written.entries !== entries) this.#policies.set(endpointId, { ...policy, ours: true });
       return;
     }
@@ -371,7 +372,7 @@ export class PolicyReconciler {
       this.#deps.maps.setPolicy(endpointId, policy);
     } catch (error) {
       if (!hasErrorCode(error, 'limit_exceeded')) throw error;
-      const closed = { isolated: policy.isolated, entries: [] };
+      const closed = { isolated: policy.isolated, entries: EntryList.of([]) };
       this.#deps.maps.setPolicy(endpointId, closed);
       this.#policies.set(endpointId, { ...closed, ours: true });
       this.#deps.maps.setPolicy(endpointId, policy);
@@ -383,12 +384,12 @@ export class PolicyReconciler {
     const change = changeOf(written, wanted);
     if (change?.added.length === 0) return change.gone;
     const gone = new Set<number>();
-    const kept = written.entries.filter(({ identity }) => {
+    const kept = written.entries.items.filter(({ identity }) => {
       const known = identity === anyIdentity || this.#view.has(identity);
       if (!known) gone.add(identity);
       return known;
     });
-    return gone.size > 0 && samePolicy({ ...written, entries: kept }, wanted) ? gone : undefined;
+    return gone.size > 0 && samePolicy({ ...written, entries: EntryList.of(kept) }, wanted) ? gone : undefined;
   }
 
   #attempt(endpointId: number, write: () => Written): void {

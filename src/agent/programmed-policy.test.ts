@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { check } from '../core/property.ts';
 import { distinctEntries, mergeEntries, type PolicyEntry } from '../policy/compile.ts';
+import { EntryList } from '../policy/entry-list.ts';
 import type { IdentityId } from '../policy/identity.ts';
 import { changeOf, missingEntries, widened, type ProgrammedPolicy, type WantedPolicy } from './programmed-policy.ts';
 
@@ -36,12 +37,12 @@ const change = fc
     created: identities(fresh),
   })
   .map(({ current, added, gone, newModes, created }) => {
-    const from = distinctEntries(current.entries);
-    const kept = from.filter(({ identity }) => !gone.has(identity));
+    const from = EntryList.of(distinctEntries(current.entries));
+    const kept = from.items.filter(({ identity }) => !gone.has(identity));
     const programmed: ProgrammedPolicy = { ...current.modes, entries: from };
     const wanted: WantedPolicy = {
       ...(newModes ?? current.modes),
-      entries: distinctEntries([...kept, ...added]),
+      entries: EntryList.of(distinctEntries([...kept, ...added])),
       change: { from, gone, added: distinctEntries(added) },
     };
     return { current: programmed, wanted, created };
@@ -52,7 +53,7 @@ describe('a policy in force and the one that is wanted', () => {
     const property = fc.property(change, ({ current, wanted, created }) => {
       const extra = missingEntries(current, wanted, created);
       assert.deepEqual(extra, missingEntries(current, { ...wanted, change: undefined }, created));
-      assert.deepEqual(widened(current, extra, wanted), mergeEntries(current.entries, extra));
+      assert.deepEqual(widened(current, extra, wanted).items, mergeEntries(current.entries.items, extra));
     });
     check(property, { runs: 1000 });
   });
@@ -64,7 +65,7 @@ describe('a policy in force and the one that is wanted', () => {
         current.isolated.ingress === wanted.isolated.ingress &&
         current.isolated.egress === wanted.isolated.egress;
       assert.equal(changeOf(current, wanted), same ? wanted.change : undefined);
-      assert.equal(changeOf({ ...current, entries: [...current.entries] }, wanted), undefined);
+      assert.equal(changeOf({ ...current, entries: EntryList.of(current.entries.items) }, wanted), undefined);
     });
     check(property, { runs: 300 });
   });

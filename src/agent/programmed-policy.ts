@@ -1,4 +1,4 @@
-/** What an endpoint's policy is in the kernel, and how two of them differ. Entries are sorted (compareEntries). */
+/** What an endpoint's policy is in the kernel, and how two of them differ. */
 import {
   compareEntries,
   distinctEntries,
@@ -6,12 +6,14 @@ import {
   type EndpointPolicy,
   type PolicyEntry,
 } from '../policy/compile.ts';
+import { EntryList } from '../policy/entry-list.ts';
 import { anyIdentity, type IdentityId } from '../policy/identity.ts';
 import type { PolicyChange } from '../policy/pod-compiler.ts';
 import { everyPort } from '../policy/port.ts';
 import { noRule } from '../policy/rule-id.ts';
 
-export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated' | 'entries'> {
+export interface ProgrammedPolicy extends Pick<EndpointPolicy, 'isolated'> {
+  readonly entries: EntryList;
   /** What policy would drop passes and is reported. */
   readonly audit?: boolean;
 }
@@ -34,8 +36,8 @@ export function missingEntries(
 ): PolicyEntry[] {
   if (current.entries === wanted.entries && sameModes(current, wanted)) return [];
   const isKnown = (entry: PolicyEntry): boolean =>
-    current.entries.some((other) => other.identity === anyIdentity && compareEntries(entry, other) === 0);
-  const missing = (changeOf(current, wanted)?.added ?? wanted.entries).filter(
+    current.entries.items.some((other) => other.identity === anyIdentity && compareEntries(entry, other) === 0);
+  const missing = (changeOf(current, wanted)?.added ?? wanted.entries.items).filter(
     (entry) => created.has(entry.identity) || (entry.identity === anyIdentity && !isKnown(entry)),
   );
   const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;
@@ -45,19 +47,12 @@ export function missingEntries(
   return distinctEntries([...missing, ...opened.filter((entry) => !isKnown(entry))]);
 }
 
-/**
- * The entries of `current` with `extra`. Mostly that is what is wanted, and then the wanted array: another one for each endpoint
- * would be kept until the policies are written, and be old to the garbage collector by then.
- */
-export function widened(
-  current: ProgrammedPolicy,
-  extra: readonly PolicyEntry[],
-  wanted: WantedPolicy,
-): readonly PolicyEntry[] {
+/** The entries of `current` with `extra`: mostly those that are wanted, and then that list, so that the next look at it is short. */
+export function widened(current: ProgrammedPolicy, extra: readonly PolicyEntry[], wanted: WantedPolicy): EntryList {
   const change = changeOf(current, wanted);
   // `extra` is then of what was added.
   const isWanted = change !== undefined && change.gone.size === 0 && change.added.length === extra.length;
-  return isWanted ? wanted.entries : mergeEntries(current.entries, extra);
+  return isWanted ? wanted.entries : EntryList.of(mergeEntries(current.entries.items, extra));
 }
 
 /** How `wanted` comes from `current`, where that is known and more than their entries does not differ. */
@@ -78,27 +73,11 @@ export function isWithin(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
   return a.entries.length === 0 && a.audit !== true && closes;
 }
 
-/** Entries are sorted, so equal policies are equal item by item. */
 export function samePolicy(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
-  if (!sameModes(a, b)) return false;
-  if (a.entries === b.entries) return true;
-  return a.entries.length === b.entries.length && a.entries.every((entry, i) => sameEntry(entry, b.entries[i]));
+  return sameModes(a, b) && a.entries.equals(b.entries);
 }
 
 function sameModes(a: ProgrammedPolicy, b: ProgrammedPolicy): boolean {
   const sameAudit = (a.audit === true) === (b.audit === true);
   return sameAudit && a.isolated.ingress === b.isolated.ingress && a.isolated.egress === b.isolated.egress;
-}
-
-function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
-  return (
-    a === b ||
-    (b !== undefined &&
-      a.identity === b.identity &&
-      a.direction === b.direction &&
-      a.protocol === b.protocol &&
-      a.port === b.port &&
-      a.portPrefixLen === b.portPrefixLen &&
-      a.ruleId === b.ruleId)
-  );
 }

@@ -13,14 +13,13 @@ import {
   compileRule,
   distinctEntries,
   endpointOfPod,
-  mergeEntries,
   policiesOf,
-  withoutIdentities,
   type CompiledRule,
   type EndpointPolicy,
   type PolicyEndpoint,
   type PolicyEntry,
 } from './compile.ts';
+import { EntryList } from './entry-list.ts';
 import type { IdentityId, NamedPort } from './identity.ts';
 import type { PeerNode, PolicyNode, RuleNode } from './node.ts';
 import type { PolicyIndex } from './policy-index.ts';
@@ -30,20 +29,21 @@ import type { Identities, IdentityView, KeptAnswer } from './select.ts';
 /** How a policy came from an earlier one of the endpoint, when only identities came or went. */
 export interface PolicyChange {
   /** The earlier one's entries. */
-  readonly from: readonly PolicyEntry[];
+  readonly from: EntryList;
   /** Identities that there are no more: their entries went. */
   readonly gone: ReadonlySet<IdentityId>;
   /** Of identities that the earlier policy had no entries of; sorted, no two match the same. */
   readonly added: readonly PolicyEntry[];
 }
 
-export interface CompiledPolicy extends EndpointPolicy {
+export interface CompiledPolicy extends Omit<EndpointPolicy, 'entries'> {
+  readonly entries: EntryList;
   /** Undefined where it was compiled as a whole. */
   readonly change: PolicyChange | undefined;
 }
 
 export class PodPolicyCompiler {
-  readonly #known = new WeakMap<Pod, { last: Compiled }>();
+  readonly #known = new WeakMap<Pod, { last: Compiled | undefined }>();
   readonly #ruleIds: RuleIds;
   readonly #enforcement: EnforcementMode;
 
@@ -58,29 +58,27 @@ export class PodPolicyCompiler {
     const known = memory?.last;
     const onlyPeers = known?.policies === policies && known.view === view && known.hosts === view.hosts;
     if (onlyPeers && isCurrent(known)) return known.result;
-    const last = (onlyPeers ? this.#amended(known) : undefined) ?? this.#whole(pod, index, view, known);
+    // What a failure leaves half changed is not to be taken for current.
+    if (memory !== undefined) memory.last = undefined;
+    const last = onlyPeers && this.#amend(known) ? known : this.#whole(pod, index, view, known);
     // A new value of a weak map costs every garbage collection that follows.
     if (memory === undefined) this.#known.set(pod, { last });
     else memory.last = last;
     return last.result;
   }
 
-  /** With the same policies, and other answers about peers; undefined where that takes all peers. */
-  #amended(known: Compiled): Compiled | undefined {
-    const { result, view } = known;
+  /** With the same policies, and other answers about peers; false where that takes all peers. In place: see EntryList. */
+  #amend(known: Compiled): boolean {
     const gone = new Set<IdentityId>();
     const anew: PolicyEntry[] = [];
-    const rules = known.rules.slice();
-    for (const [i, rule] of known.rules.entries()) {
-      if (isAnswered(rule.answers)) continue;
-      const renewed = this.#renewed(rule, known, gone, anew);
-      if (renewed === undefined) return undefined;
-      rules[i] = renewed;
-    }
-    const from = result.entries;
+    for (const rule of known.rules)
+      if (!isAnswered(rule.answers) && !this.#renew(rule, known, gone, anew)) return false;
+    known.revision = known.view.revision;
+    if (gone.size + anew.length === 0) return true;
+    const { isolated, diagnostics, entries: from } = known.result;
     const added = distinctEntries(anew);
-    const entries = mergeEntries(withoutIdentities(from, gone), added);
-    return { ...known, rules, revision: view.revision, result: { ...result, entries, change: { from, gone, added } } };
+    known.result = { isolated, diagnostics, entries: from.changed(gone, added), change: { from, gone, added } };
+    return true;
   }
 
   #whole(pod: Pod, index: PolicyIndex, view: IdentityView, known: Compiled | undefined): Compiled {
@@ -96,7 +94,8 @@ export class PodPolicyCompiler {
       }),
     );
     const { hosts, revision } = view;
-    const result = { ...assemble(applied, rules, hosts, this.#enforcement), change: undefined };
+    const { isolated, entries, diagnostics } = assemble(applied, rules, hosts, this.#enforcement);
+    const result = { isolated, diagnostics, entries: EntryList.of(entries), change: undefined };
     return { endpoint, policies, applied, view, revision, hosts, rules, result };
   }
 
@@ -111,29 +110,27 @@ export class PodPolicyCompiler {
   }
 
   /**
-   * With the answers of now. Who went since is put into `gone`, and its entries of those who came into `added`; undefined where
-   * it takes all peers to tell.
+   * Brings the rule to the answers of now. Who went since is put into `gone`, and its entries of those who came into `added`; false
+   * where it takes all peers to tell.
    */
-  #renewed(
-    known: RecordedRule,
-    { endpoint, view }: Compiled,
-    gone: Set<IdentityId>,
-    added: PolicyEntry[],
-  ): RecordedRule | undefined {
+  #renew(known: RecordedRule, { endpoint, view }: Compiled, gone: Set<IdentityId>, added: PolicyEntry[]): boolean {
     const come = new Set<IdentityId>();
     let lost = false;
-    const answers = known.answers.map((answer) => {
-      if (isAnswer(answer)) return answer;
-      const renewed = answerOf(answer.ask, view);
-      addDifference(answer.told, renewed.told, gone, come);
-      lost ||= renewed.told.length < answer.told.length;
-      return renewed;
-    });
-    if (!lost && come.size === 0) return { ...known, answers };
-    if (concernsAllPeers(known.rule)) return undefined;
+    for (const answer of known.answers) {
+      if (isAnswer(answer)) continue;
+      const { told } = answer;
+      answer.kept = answer.ask(view);
+      answer.told = answer.kept.ids;
+      addDifference(told, answer.told, gone, come);
+      lost ||= answer.told.length < told.length;
+    }
+    if (!lost && come.size === 0) return true;
+    known.isWhole = false;
+    known.entries = [];
+    if (concernsAllPeers(known.rule)) return false;
     const { entries } = compileRule(known.policy, known.rule, this.#ruleIds, endpoint, new Among(view, come));
     for (const entry of entries) added.push(entry);
-    return { ...known, answers, entries: [], isWhole: false };
+    return true;
   }
 }
 
@@ -148,27 +145,23 @@ interface Compiled {
   revision: number;
   readonly hosts: readonly IdentityId[];
   readonly rules: readonly RecordedRule[];
-  readonly result: CompiledPolicy;
+  result: CompiledPolicy;
 }
 
 interface RecordedRule extends CompiledRule {
+  entries: readonly PolicyEntry[];
   readonly policy: PolicyNode;
   readonly rule: RuleNode;
   readonly answers: readonly Answer[];
   /** Whether it still has its entries: where identities came or went since, only the policy has them. */
-  readonly isWhole: boolean;
+  isWhole: boolean;
 }
 
 /** A question that the compiler asked, and what it was told. */
 interface Answer {
   readonly ask: (view: IdentityView) => KeptAnswer;
-  readonly kept: KeptAnswer;
-  readonly told: readonly IdentityId[];
-}
-
-function answerOf(ask: Answer['ask'], view: IdentityView): Answer {
-  const kept = ask(view);
-  return { ask, kept, told: kept.ids };
+  kept: KeptAnswer;
+  told: readonly IdentityId[];
 }
 
 function isCurrent(known: Compiled): boolean {
@@ -279,8 +272,9 @@ class Recorder implements Identities {
   }
 
   #record(ask: Answer['ask']): readonly IdentityId[] {
-    const answer = answerOf(ask, this.#view);
-    this.answers.push(answer);
-    return answer.told;
+    const kept = ask(this.#view);
+    const told = kept.ids;
+    this.answers.push({ ask, kept, told });
+    return told;
   }
 }
