@@ -288,21 +288,22 @@ export class PolicyReconciler {
     this.#ownFor = records;
     const prefixes = policyIndex.prefixes(new Set(records.map(({ pod }) => pod.namespace)));
     if (prefixes === this.#prefixesFor && !(settled && this.#lingering)) return;
-    const kept = settled ? [] : addresses.prefixes();
-    addresses.setPrefixes([...prefixes, ...kept]);
-    this.#lingering = [...addresses.prefixes()].length > prefixes.length;
+    addresses.setPrefixes(prefixes, { keepOthers: !settled });
+    this.#lingering = addresses.prefixCount > prefixes.length;
     this.#prefixesFor = prefixes;
   }
 
   /** Endpoints whose pod is or was known. Another, found after a restart, keeps what it has. */
   #localPods(): LocalPod[] {
-    return this.#deps.endpoints().flatMap((record) => {
+    const local: LocalPod[] = [];
+    for (const record of this.#deps.endpoints()) {
       const last = this.#pods.get(record.endpointId);
       const pod = this.#deps.cluster.podOf(record.pod) ?? (last?.metadata?.uid === record.pod.uid ? last : undefined);
-      if (pod === undefined) return [];
-      this.#pods.set(record.endpointId, pod);
-      return [[record, pod] as const];
-    });
+      if (pod === undefined) continue;
+      if (pod !== last) this.#pods.set(record.endpointId, pod);
+      local.push([record, pod]);
+    }
+    return local;
   }
 
   #widenPolicies(local: readonly LocalPod[], created: ReadonlySet<IdentityId>): void {

@@ -33,11 +33,14 @@ export function missingEntries(
   current: ProgrammedPolicy,
   wanted: WantedPolicy,
   created: ReadonlySet<IdentityId>,
-): PolicyEntry[] {
+): readonly PolicyEntry[] {
   if (current.entries === wanted.entries && sameModes(current, wanted)) return [];
+  const change = changeOf(current, wanted);
+  // It is of identities alone, and opens no direction.
+  if (change !== undefined) return change.added.filter(({ identity }) => created.has(identity));
   const isKnown = (entry: PolicyEntry): boolean =>
     current.entries.items.some((other) => other.identity === anyIdentity && compareEntries(entry, other) === 0);
-  const missing = (changeOf(current, wanted)?.added ?? wanted.entries.items).filter(
+  const missing = wanted.entries.items.filter(
     (entry) => created.has(entry.identity) || (entry.identity === anyIdentity && !isKnown(entry)),
   );
   const everything = { identity: anyIdentity, ...everyPort, ruleId: noRule, action: 'allow' } as const;

@@ -135,13 +135,14 @@ function sortImage(image: PolicyImage): PolicyImage {
 function orderOf(image: PolicyImage): Float64Array {
   const view = viewOf(image.keys);
   const { fields: field, size } = policyKey;
-  return Float64Array.from({ length: entryCount(image) }, (_, i) => {
-    const at = i * size;
+  const order = new Float64Array(entryCount(image));
+  for (let i = 0, at = 0; i < order.length; i++, at += size) {
     const portPrefixLen = portPrefixLenOf(view.getUint32(at + field.prefixLen[2], true));
     const ports = (view.getUint16(at + field.port[2]) << 1) | (1 << (16 - portPrefixLen));
     const who = view.getUint8(at + field.direction[2]) * 2 ** 24 + view.getUint32(at + field.identity[2], true);
-    return (who * 2 ** 8 + view.getUint8(at + field.protocol[2])) * 2 ** 17 + ports;
-  });
+    order[i] = (who * 2 ** 8 + view.getUint8(at + field.protocol[2])) * 2 ** 17 + ports;
+  }
+  return order;
 }
 
 export function pickEntries({ keys, values }: PolicyImage, positions: readonly number[]): PolicyImage {

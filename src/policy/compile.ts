@@ -18,7 +18,7 @@ import { anyIdentity, type IdentityId, type NamedPort } from './identity.ts';
 import { namedPortsOf } from './ipcache.ts';
 import type { Direction, PolicyNode, RuleNode } from './node.ts';
 import type { PolicyIndex } from './policy-index.ts';
-import { everyPort, resolvePort, type PortMatch, type PortNode } from './port.ts';
+import { everyPort, resolvePort, type PortMatch } from './port.ts';
 import { hostRule, type RuleIds } from './rule-id.ts';
 import type { Identities } from './select.ts';
 
@@ -145,33 +145,18 @@ function addRule(
   }
   const unresolved: string[] = [];
   for (const port of rule.ports) {
-    const destinations = destinationsOf(port, rule, peers, endpoint, identities);
-    const added = destinations.map(([identity, matches]) => {
+    // A name is what the destination calls it: the endpoint for ingress; for egress each peer, and when anyone may be the peer, each pod.
+    const ofPeers = port.kind === 'named' && rule.direction === 'egress';
+    const matchesHere = ofPeers ? undefined : resolvePort(port, endpoint.namedPorts);
+    let isResolved = false;
+    for (const identity of ofPeers && rule.peers === undefined ? identities.pods : peers) {
+      const matches = matchesHere ?? resolvePort(port, identities.namedPorts(identity));
       for (const match of matches) entries.push(allow(rule.direction, identity, match, ruleId));
-      return matches.length;
-    });
-    if (port.kind === 'named' && !added.some((count) => count > 0)) unresolved.push(port.name);
+      isResolved ||= matches.length > 0;
+    }
+    if (port.kind === 'named' && !isResolved) unresolved.push(port.name);
   }
   return unresolved;
-}
-
-/**
- * The peers with the port numbers that the port means between them and the endpoint. A name is what the destination
- * calls it: the endpoint for ingress; for egress each peer, and when anyone may be the peer, each pod.
- */
-function destinationsOf(
-  port: PortNode,
-  rule: RuleNode,
-  peers: readonly IdentityId[],
-  endpoint: PolicyEndpoint,
-  identities: Identities,
-): (readonly [IdentityId, readonly PortMatch[]])[] {
-  if (port.kind !== 'named' || rule.direction === 'ingress') {
-    const matches = resolvePort(port, endpoint.namedPorts);
-    return peers.map((identity) => [identity, matches] as const);
-  }
-  const named = rule.peers === undefined ? identities.pods : peers;
-  return named.map((identity) => [identity, resolvePort(port, identities.namedPorts(identity))] as const);
 }
 
 function unresolvedPort(policy: PolicyNode, rule: RuleNode, name: string): Diagnostic {

@@ -41,8 +41,11 @@ class Scene {
       set: (namespace) => this.table.setNamespace(namespace),
       remove: ({ metadata }) => this.table.deleteNamespace(metadata?.name ?? ''),
     });
+    const before = this.prefixes;
     if (chosen()) this.prefixes = new PolicyIndex(world.policies).prefixes();
-    this.table.setPrefixes(this.prefixes);
+    const keepOthers = chosen();
+    this.table.setPrefixes(this.prefixes, { keepOthers });
+    if (keepOthers) this.prefixes = [...before, ...this.prefixes];
     if (chosen()) this.own = [...this.pods.values()].filter(chosen).map(ownOf);
     this.table.setOwnAddresses(this.own);
     for (const text of this.table.takeChanged()) {

@@ -98,26 +98,33 @@ export class IpcacheTable {
     this.#relabel(name, undefined);
   }
 
-  /** The ipBlock prefixes in use, in any text form; texts that are no prefix are left out. */
-  setPrefixes(texts: Iterable<string>): void {
-    const wanted = new Map<string, IpPrefix>();
+  /** The ipBlock prefixes in use, in any text form; texts that are no prefix are left out. `keepOthers`: those of before too. */
+  setPrefixes(texts: Iterable<string>, { keepOthers = false } = {}): void {
+    const wanted = new Set<string>();
+    const come = new Map<string, IpPrefix>();
     for (const text of texts) {
       // Mostly they are canonical, and known.
-      const known = this.#prefixes.get(text);
-      const prefix = known ?? parsePrefix(text);
-      if (prefix !== undefined) wanted.set(known === undefined ? formatPrefix(prefix) : text, prefix);
+      const isKnown = this.#prefixes.get(text) !== undefined;
+      const prefix = isKnown ? undefined : parsePrefix(text);
+      const canonical = prefix === undefined ? text : formatPrefix(prefix);
+      wanted.add(canonical);
+      if (prefix !== undefined && this.#prefixes.get(canonical) === undefined) come.set(canonical, prefix);
     }
-    const gone = [...this.#prefixes].filter(([text]) => !wanted.has(text));
-    const come = [...wanted].filter(([text]) => this.#prefixes.get(text) === undefined);
-    if (gone.length + come.length === 0) return;
-    for (const [text] of gone) this.#prefixes.delete(text);
+    const gone = new Map<string, IpPrefix>();
+    if (!keepOthers) {
+      for (const text of this.#prefixes.texts()) {
+        const prefix = wanted.has(text) ? undefined : this.#prefixes.get(text);
+        if (prefix !== undefined) gone.set(text, prefix);
+      }
+    }
+    for (const text of gone.keys()) this.#prefixes.delete(text);
     for (const [text, prefix] of come) {
       this.#prefixes.add(prefix);
       if (this.#entries.get(text) === undefined) this.#entries.set(text, { prefix, pods: [], nodes: [] });
     }
-    for (const [, prefix] of [...gone, ...come])
+    for (const prefix of [...gone.values(), ...come.values()])
       for (const text of this.#entries.inside(prefix)) this.#changed.add(text);
-    for (const [text] of gone) this.#dropUnused(text);
+    for (const text of gone.keys()) this.#dropUnused(text);
   }
 
   /** Replaces what was given before. Of pods that are not known, or are of another uid, nothing is taken. */
@@ -167,9 +174,9 @@ export class IpcacheTable {
     return this.#describe('world', prefix === undefined ? [] : this.#prefixes.containing(prefix));
   }
 
-  /** The ipBlock prefixes in use, in canonical text. */
-  *prefixes(): Generator<string> {
-    for (const [text] of this.#prefixes) yield text;
+  /** Of the ipBlock prefixes in use. */
+  get prefixCount(): number {
+    return this.#prefixes.size;
   }
 
   #placePod(key: string, pod: Pod): void {

@@ -151,6 +151,11 @@ export class PrefixSet {
     return this.#prefixes.entries();
   }
 
+  /** Canonical. */
+  texts(): IterableIterator<string> {
+    return this.#prefixes.keys();
+  }
+
   /** Sorted texts of the members that contain all of `inner`. */
   containing(inner: IpPrefix): string[] {
     const found: string[] = [];

@@ -52,13 +52,13 @@ export class PolicyIndex {
   }
 
   /**
-   * The ipBlock prefixes that the policies of these namespaces name, sorted: what the ipcache must tell apart. The same array
+   * The ipBlock prefixes that the policies of these namespaces name, once each: what the ipcache must tell apart. The same array
    * when they are the same as the last time.
    */
   prefixes(namespaces: Iterable<string> = this.#namespaces.keys()): readonly string[] {
     const lists = Array.from(namespaces, (namespace) => this.#prefixesIn(namespace));
     if (this.#union !== undefined && sameItems(lists, this.#union.lists)) return this.#union.texts;
-    const texts = [...new Set(lists.flat())].sort(compareText);
+    const texts = [...new Set(lists.flat())];
     this.#union = {
       lists,
       texts: this.#union !== undefined && sameItems(texts, this.#union.texts) ? this.#union.texts : texts,
