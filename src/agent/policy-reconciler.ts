@@ -106,14 +106,9 @@ export class PolicyReconciler {
   readonly #runner: BoundedRunner;
   readonly #identities: IdentityAssignment;
   readonly #view = new IdentityView();
-  /** What is in force; endpoints that drop everything have none. */
-  readonly #policies = new Map<number, Written>();
+  /** By endpoint id. */
+  readonly #held = new Map<number, Held>();
   readonly #failures = new Map<number, unknown>();
-  readonly #wantedLast = new Map<number, Wanted>();
-  /** Namespace → its policies that were written last. */
-  readonly #policiesFor = new Map<string, readonly PolicyNode[]>();
-  /** As the API had it last. */
-  readonly #pods = new Map<number, Pod>();
   /** Diagnostic → when it was told. */
   readonly #told = new Map<string, number>();
   /** Whose addresses, and which prefixes, the table of addresses was told last. */
@@ -133,7 +128,9 @@ export class PolicyReconciler {
       clock: deps.clock,
       view: this.#view,
       inKernel: () => deps.maps.ipcache(),
-      inPolicies: [...this.#policies.values()].flatMap(({ entries }) => entries.items.map(({ identity }) => identity)),
+      inPolicies: [...this.#held.values()].flatMap(
+        ({ written }) => written?.entries.items.map(({ identity }) => identity) ?? [],
+      ),
       capacity: deps.maps.ipcacheCapacity,
     });
     this.#runner = new BoundedRunner({
@@ -156,7 +153,8 @@ export class PolicyReconciler {
 
   /** The kernel lost the endpoint's policy: the next run writes it again. */
   rewrite(endpointId: number): void {
-    this.#policies.delete(endpointId);
+    const held = this.#held.get(endpointId);
+    if (held !== undefined) held.written = undefined;
     this.markDirty();
   }
 
@@ -171,7 +169,7 @@ export class PolicyReconciler {
     settled.abort();
     signal.throwIfAborted();
     const cause = this.#failures.get(endpointId) ?? this.#runFailure;
-    if (cause === undefined && this.#policies.has(endpointId)) return;
+    if (cause === undefined && this.#held.get(endpointId)?.written !== undefined) return;
     throw new SluiceError({
       code: 'datapath_incomplete',
       operation: 'program policy of',
@@ -244,46 +242,34 @@ export class PolicyReconciler {
       this.#widenPolicies(local, created);
       this.#deps.maps.updateIpcache(change);
     });
-    for (const [record, pod] of this.#changedFirst(local)) {
-      const policy = this.#wanted(record, pod);
+    for (const one of changedFirst(local)) {
+      const policy = this.#wanted(one);
       for (const diagnostic of policy.diagnostics) this.#tell(diagnostic);
-      this.#write(record.endpointId, policy);
+      this.#write(one, policy);
     }
-    this.#policiesFor.clear();
-    for (const [{ pod }] of local) this.#policiesFor.set(pod.namespace, this.#policiesIn(pod.namespace));
-  }
-
-  /** Where policies have changed somebody waits for it; elsewhere only identities have come and gone. */
-  #changedFirst(local: readonly LocalPod[]): LocalPod[] {
-    const isChanged = ([{ pod }]: LocalPod): boolean =>
-      this.#policiesFor.get(pod.namespace) !== this.#policiesIn(pod.namespace);
-    return [...local.filter(isChanged), ...local.filter((one) => !isChanged(one))];
-  }
-
-  #policiesIn(namespace: string): readonly PolicyNode[] {
-    return this.#deps.cluster.policyIndex.inNamespace(namespace);
+    for (const { held, policies } of local) held.policies = policies;
   }
 
   /** Addresses cannot be told apart as the policies need it: what they isolate is closed until they can. */
   #close(local: readonly LocalPod[]): void {
-    for (const [record, pod] of local) {
-      const { isolated, audit } = this.#wanted(record, pod);
-      this.#write(record.endpointId, { isolated, entries: EntryList.of([]), audit: audit === true });
+    for (const one of local) {
+      const { isolated, audit } = this.#wanted(one);
+      this.#write(one, { isolated, entries: EntryList.of([]), audit });
     }
   }
 
   /** Whether the policies in force let in nobody, of all identities that addresses have, whom those that are wanted do not. */
   #isSettled(local: readonly LocalPod[]): boolean {
-    return local.every(([record, pod]) => {
-      const written = this.#policies.get(record.endpointId);
-      return written === undefined || (written.ours && isWithin(written, this.#wanted(record, pod)));
+    return local.every((one) => {
+      const { written } = one.held;
+      return written === undefined || (written.ours && isWithin(written, this.#wanted(one)));
     });
   }
 
   /** What is known on this node only: which prefixes its policies name, and the addresses of its pods. */
   #updateInputs(local: readonly LocalPod[], settled: boolean): void {
     const { addresses, policyIndex } = this.#deps.cluster;
-    const records = local.map(([record]) => record);
+    const records = local.map(({ record }) => record);
     if (!sameItems(records, this.#ownFor)) addresses.setOwnAddresses(records.map(({ pod, ips }) => ({ ...pod, ips })));
     this.#ownFor = records;
     const prefixes = policyIndex.prefixes(new Set(records.map(({ pod }) => pod.namespace)));
@@ -295,29 +281,39 @@ export class PolicyReconciler {
 
   /** Endpoints whose pod is or was known. Another, found after a restart, keeps what it has. */
   #localPods(): LocalPod[] {
+    const { cluster, endpoints, audited } = this.#deps;
     const local: LocalPod[] = [];
-    for (const record of this.#deps.endpoints()) {
-      const last = this.#pods.get(record.endpointId);
-      const pod = this.#deps.cluster.podOf(record.pod) ?? (last?.metadata?.uid === record.pod.uid ? last : undefined);
+    for (const record of endpoints()) {
+      const { namespace, uid } = record.pod;
+      const known = this.#held.get(record.endpointId);
+      const pod = cluster.podOf(record.pod) ?? (known?.pod?.metadata?.uid === uid ? known.pod : undefined);
       if (pod === undefined) continue;
-      if (pod !== last) this.#pods.set(record.endpointId, pod);
-      local.push([record, pod]);
+      const held = known ?? this.#hold(record.endpointId);
+      held.pod = pod;
+      const policies = cluster.policyIndex.inNamespace(namespace);
+      local.push({ record, pod, policies, audit: audited?.(namespace) === true, held });
     }
     return local;
   }
 
+  #hold(endpointId: number): Held {
+    const held = { pod: undefined, written: undefined, wanted: undefined, policies: undefined };
+    this.#held.set(endpointId, held);
+    return held;
+  }
+
   #widenPolicies(local: readonly LocalPod[], created: ReadonlySet<IdentityId>): void {
     const additions = new Map<number, readonly PolicyEntry[]>();
-    const next = new Map<number, Written>();
-    for (const [record, pod] of local) {
-      const { endpointId } = record;
-      const current = this.#policies.get(endpointId);
-      if (current === undefined) continue; // drops everything until step 3
-      const wanted = this.#wanted(record, pod);
-      const extra = missingEntries(current, wanted, created);
+    const next: (readonly [LocalPod, Written])[] = [];
+    for (const one of local) {
+      const { written } = one.held;
+      if (written === undefined) continue; // drops everything until step 3
+      const wanted = this.#wanted(one);
+      const extra = missingEntries(written, wanted, created);
       if (extra.length === 0) continue;
-      additions.set(endpointId, extra);
-      next.set(endpointId, { ...current, entries: widened(current, extra, wanted) });
+      additions.set(one.record.endpointId, extra);
+      const { isolated, audit, ours } = written;
+      next.push([one, { isolated, entries: widened(written, extra, wanted), audit, ours }]);
     }
     if (additions.size === 0) return;
     const { maps } = this.#deps;
@@ -325,42 +321,40 @@ export class PolicyReconciler {
       maps.extendPolicies(additions);
     } catch {
       // Each alone: one that finds no room does not keep the others.
-      for (const [endpointId, written] of next) {
-        this.#attempt(endpointId, () => {
+      for (const [one, written] of next) {
+        const { endpointId } = one.record;
+        this.#attempt(one, () => {
           maps.extendPolicies(new Map([[endpointId, additions.get(endpointId) ?? []]]));
           return written;
         });
       }
       return;
     }
-    for (const [endpointId, written] of next) this.#policies.set(endpointId, written);
+    for (const [{ held }, written] of next) held.written = written;
   }
 
-  #wanted({ endpointId, pod: { namespace } }: EndpointRecord, pod: Pod): Wanted {
+  #wanted({ pod, audit, held }: LocalPod): Wanted {
     const compiled = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view);
-    const audit = this.#deps.audited?.(namespace) === true;
-    const known = this.#wantedLast.get(endpointId);
-    if (known?.compiled === compiled && known.audit === audit) return known;
+    if (held.wanted?.compiled === compiled && held.wanted.audit === audit) return held.wanted;
     const { isolated, entries, diagnostics, change } = compiled;
-    const wanted = { isolated, entries, diagnostics, change, audit, compiled };
-    this.#wantedLast.set(endpointId, wanted);
-    return wanted;
+    held.wanted = { isolated, entries, diagnostics, change, audit, compiled };
+    return held.wanted;
   }
 
-  #write(endpointId: number, wanted: WantedPolicy): void {
-    const { isolated, entries, audit = false } = wanted;
-    const policy = { isolated, entries, audit };
-    const written = this.#policies.get(endpointId);
+  #write(one: LocalPod, { isolated, entries, audit, change }: WantedPolicy): void {
+    const { held, record } = one;
+    const { written } = held;
+    const policy = { isolated, entries, audit, change };
     if (written?.ours === true && samePolicy(written, policy)) {
       // The list of now: the next look at it is short.
-      if (written.entries !== entries) this.#policies.set(endpointId, { ...policy, ours: true });
+      if (written.entries !== entries) held.written = { isolated, entries, audit, ours: true };
       return;
     }
-    this.#attempt(endpointId, () => {
-      const gone = written?.ours === true ? this.#goneIdentities(written, wanted) : undefined;
-      if (gone === undefined) this.#setPolicy(endpointId, policy);
-      else this.#deps.maps.forgetIdentities(endpointId, gone);
-      return { ...policy, ours: true };
+    this.#attempt(one, () => {
+      const gone = written?.ours === true ? this.#goneIdentities(written, policy) : undefined;
+      if (gone === undefined) this.#setPolicy(one, { isolated, entries, audit });
+      else this.#deps.maps.forgetIdentities(record.endpointId, gone);
+      return { isolated, entries, audit, ours: true };
     });
   }
 
@@ -368,15 +362,16 @@ export class PolicyReconciler {
    * When the map is full, the old policy goes first: what it allows and the new one may not must not go on. The directions
    * that the new one isolates are then closed altogether, until it fits.
    */
-  #setPolicy(endpointId: number, policy: ProgrammedPolicy): void {
+  #setPolicy({ record: { endpointId }, held }: LocalPod, policy: ProgrammedPolicy): void {
+    const { maps } = this.#deps;
     try {
-      this.#deps.maps.setPolicy(endpointId, policy);
+      maps.setPolicy(endpointId, policy);
     } catch (error) {
       if (!hasErrorCode(error, 'limit_exceeded')) throw error;
       const closed = { isolated: policy.isolated, entries: EntryList.of([]) };
-      this.#deps.maps.setPolicy(endpointId, closed);
-      this.#policies.set(endpointId, { ...closed, ours: true });
-      this.#deps.maps.setPolicy(endpointId, policy);
+      maps.setPolicy(endpointId, closed);
+      held.written = { ...closed, audit: false, ours: true };
+      maps.setPolicy(endpointId, policy);
     }
   }
 
@@ -393,14 +388,13 @@ export class PolicyReconciler {
     return gone.size > 0 && samePolicy({ ...written, entries: EntryList.of(kept) }, wanted) ? gone : undefined;
   }
 
-  #attempt(endpointId: number, write: () => Written): void {
-    const before = this.#policies.get(endpointId);
+  #attempt({ record: { endpointId }, held }: LocalPod, write: () => Written): void {
+    const before = held.written;
     try {
-      this.#policies.set(endpointId, write());
+      held.written = write();
     } catch (error) {
       // Where nothing else is known to be in force, the next run writes it again.
-      const now = this.#policies.get(endpointId);
-      if (now !== undefined && now === before) this.#policies.set(endpointId, { ...now, ours: false });
+      if (held.written !== undefined && held.written === before) held.written = { ...held.written, ours: false };
       this.#failures.set(endpointId, error);
       if (hasErrorCode(error, 'limit_exceeded')) this.#deps.onFull?.(error, endpointId);
     }
@@ -408,13 +402,12 @@ export class PolicyReconciler {
 
   #forgetGone(): void {
     const known = new Set(this.#deps.endpoints().map((record) => record.endpointId));
-    for (const map of [this.#policies, this.#wantedLast, this.#pods])
-      for (const id of map.keys()) if (!known.has(id)) map.delete(id);
+    for (const id of this.#held.keys()) if (!known.has(id)) this.#held.delete(id);
   }
 
   #adopt(endpointId: number): void {
     const policy = this.#deps.maps.policy(endpointId);
-    if (policy !== undefined) this.#policies.set(endpointId, { ...policy, ours: false });
+    if (policy !== undefined) this.#hold(endpointId).written = { ...policy, ours: false };
   }
 
   #tell(diagnostic: Diagnostic): void {
@@ -428,7 +421,32 @@ export class PolicyReconciler {
   }
 }
 
-type LocalPod = readonly [EndpointRecord, Pod];
+/** An endpoint as a run finds it. */
+interface LocalPod {
+  readonly record: EndpointRecord;
+  readonly pod: Pod;
+  /** Of its namespace. */
+  readonly policies: readonly PolicyNode[];
+  readonly audit: boolean;
+  readonly held: Held;
+}
+
+/** What is kept of an endpoint from run to run. */
+interface Held {
+  /** As the API had it last. */
+  pod: Pod | undefined;
+  /** What is in force; undefined while it drops everything. */
+  written: Written | undefined;
+  wanted: Wanted | undefined;
+  /** Of its namespace, when it was last brought up to date. */
+  policies: readonly PolicyNode[] | undefined;
+}
+
+/** Where policies have changed somebody waits for it; elsewhere only identities have come and gone. */
+function changedFirst(local: readonly LocalPod[]): LocalPod[] {
+  const isChanged = ({ policies, held }: LocalPod): boolean => policies !== held.policies;
+  return [...local.filter(isChanged), ...local.filter((one) => !isChanged(one))];
+}
 
 interface Written extends ProgrammedPolicy {
   /** By this process; what was found is written once more. */

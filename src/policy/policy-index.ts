@@ -16,7 +16,7 @@ export class PolicyIndex {
   readonly #prefixes = new Map<string, readonly string[]>();
   /** What they were before the namespace changed: mostly they are the same again. */
   readonly #prefixesBefore = new Map<string, readonly string[]>();
-  #union: { readonly lists: readonly (readonly string[])[]; readonly texts: readonly string[] } | undefined;
+  readonly #union = new Union();
 
   constructor(policies: Iterable<NetworkPolicy> = []) {
     for (const policy of policies) this.set(policy);
@@ -53,17 +53,11 @@ export class PolicyIndex {
 
   /**
    * The ipBlock prefixes that the policies of these namespaces name, once each: what the ipcache must tell apart. The same array
-   * when they are the same as the last time.
+   * while no namespace names others.
    */
   prefixes(namespaces: Iterable<string> = this.#namespaces.keys()): readonly string[] {
     const lists = Array.from(namespaces, (namespace) => this.#prefixesIn(namespace));
-    if (this.#union !== undefined && sameItems(lists, this.#union.lists)) return this.#union.texts;
-    const texts = [...new Set(lists.flat())];
-    this.#union = {
-      lists,
-      texts: this.#union !== undefined && sameItems(texts, this.#union.texts) ? this.#union.texts : texts,
-    };
-    return this.#union.texts;
+    return this.#union.of(lists);
   }
 
   /** What parsing had to say, by policy. */
@@ -92,6 +86,36 @@ export class PolicyIndex {
 }
 
 const noPrefixes: readonly string[] = [];
+
+/** What several lists hold together; of lists that come anew only those that are others than before are looked through. */
+class Union {
+  #lists: readonly (readonly string[])[] = [];
+  /** Text → how many lists hold it. */
+  readonly #counts = new Map<string, number>();
+  #texts: readonly string[] = [];
+
+  /** The same array while each list holds what the one before it did. */
+  of(lists: readonly (readonly string[])[]): readonly string[] {
+    let isOther = false;
+    for (let i = 0; i < Math.max(lists.length, this.#lists.length); i++) {
+      const list = lists[i] ?? noPrefixes;
+      const before = this.#lists[i] ?? noPrefixes;
+      if (list === before) continue;
+      for (const text of list) if (this.#count(text, 1) === 1) isOther = true;
+      for (const text of before) if (this.#count(text, -1) === 0) isOther = true;
+    }
+    this.#lists = lists;
+    if (isOther) this.#texts = [...this.#counts.keys()];
+    return this.#texts;
+  }
+
+  #count(text: string, by: number): number {
+    const count = (this.#counts.get(text) ?? 0) + by;
+    if (count === 0) this.#counts.delete(text);
+    else this.#counts.set(text, count);
+    return count;
+  }
+}
 
 class LazyPolicy {
   readonly #policy: NetworkPolicy;

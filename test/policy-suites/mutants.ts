@@ -85,8 +85,8 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'a named port is resolved on the source',
     file: 'policy/compile.ts',
-    replace: "port.kind !== 'named' || rule.direction === 'ingress'",
-    by: "port.kind !== 'named' || rule.direction === 'egress'",
+    replace: "port.kind === 'named' && rule.direction === 'egress'",
+    by: "port.kind === 'named' && rule.direction === 'ingress'",
   },
   {
     name: 'a podSelector alone selects in every namespace',
