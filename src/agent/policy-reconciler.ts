@@ -333,8 +333,8 @@ export class PolicyReconciler {
     for (const [{ held }, written] of next) held.written = written;
   }
 
-  #wanted({ pod, audit, held }: LocalPod): Wanted {
-    const compiled = this.#compiler.compile(pod, this.#deps.cluster.policyIndex, this.#view);
+  #wanted({ pod, policies, audit, held }: LocalPod): Wanted {
+    const compiled = this.#compiler.compile(pod, policies, this.#view);
     if (held.wanted?.compiled === compiled && held.wanted.audit === audit) return held.wanted;
     const { isolated, entries, diagnostics, change } = compiled;
     held.wanted = { isolated, entries, diagnostics, change, audit, compiled };

@@ -58,9 +58,11 @@ export class BoundedRunner {
   async start(signal: AbortSignal): Promise<void> {
     const { clock, minIntervalMs } = this.#options;
     while (!signal.aborted) {
-      await this.#untilDirty(this.#pauseMs(), signal);
-      if (signal.aborted) break;
-      await this.#runNow(signal);
+      const waiting = new AbortController();
+      await this.#untilDirty(this.#pauseMs(), signal, waiting.signal);
+      if (!signal.aborted) await this.#runNow(signal);
+      // Behind the run: somebody may wait for it.
+      waiting.abort();
       await clock.sleep(minIntervalMs, signal).catch(() => undefined);
     }
     for (const waiter of this.#waiters.splice(0)) waiter.reject(new Error(`${this.#options.name} was stopped`));
@@ -92,17 +94,16 @@ export class BoundedRunner {
     return Math.min(initialBackoffMs * 2 ** (this.#failures - 1), maxBackoffMs, maxIntervalMs);
   }
 
-  async #untilDirty(timeoutMs: number, signal: AbortSignal): Promise<void> {
+  /** `waiting`: when it is aborted, nothing of the wait is left. */
+  async #untilDirty(timeoutMs: number, signal: AbortSignal, waiting: AbortSignal): Promise<void> {
     if (this.#dirty) return;
-    const cancel = new AbortController();
     const woken = new Promise<void>((resolve) => {
       this.#wake = resolve;
-      signal.addEventListener('abort', () => resolve(), { once: true, signal: cancel.signal });
+      signal.addEventListener('abort', () => resolve(), { once: true, signal: waiting });
     });
     const waits = [woken];
-    if (timeoutMs !== Infinity) waits.push(this.#options.clock.sleep(timeoutMs, cancel.signal).catch(() => undefined));
+    if (timeoutMs !== Infinity) waits.push(this.#options.clock.sleep(timeoutMs, waiting).catch(() => undefined));
     await Promise.race(waits);
     this.#wake = undefined;
-    cancel.abort();
   }
 }

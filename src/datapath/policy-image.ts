@@ -42,14 +42,14 @@ export function entryCount({ keys }: PolicyImage): number {
 
 /** Sorted; of two entries that match the same the first stays. With what is derived from them. */
 export function encodePolicy(policyId: number, entries: readonly PolicyEntry[]): PolicyImage {
-  const derived = derivedEntries(entries);
-  const count = entries.length + derived.length;
+  const open = withSomePort(entries);
+  const count = entries.length + open.length;
   const keys = new Uint8Array(count * policyKey.size);
   const values = new Uint8Array(count * policyValue.size);
   const views = { key: viewOf(keys), value: viewOf(values) };
   let index = 0;
   for (const entry of entries) writeEntry(views, index++, policyId, entry, 0);
-  for (const entry of derived) writeEntry(views, index++, policyId, entry, POLICY_ANY_PORT);
+  for (const entry of open) writeEntry(views, index++, policyId, entry, POLICY_ANY_PORT);
   return sortImage({ keys, values });
 }
 
@@ -76,9 +76,8 @@ export function sameImage(a: PolicyImage, b: PolicyImage): boolean {
 
 /** Of each entry, in its place. */
 export function forEachIdentity({ keys }: PolicyImage, visit: (identity: number, position: number) => void): void {
-  const view = viewOf(keys);
   for (let i = 0, at = policyKey.fields.identity[2]; at < keys.length; i++, at += policyKey.size)
-    visit(view.getUint32(at, true), i);
+    visit(uint32At(keys, at), i);
 }
 
 /** Where the entries of the identities are, ascending. */
@@ -162,17 +161,17 @@ function pickRows(rows: Uint8Array, positions: readonly number[], size: number):
   return picked;
 }
 
-/** One for each direction, identity and protocol: some port of it is open, so fragments may wait for their first. */
-function derivedEntries(entries: readonly PolicyEntry[]): PolicyEntry[] {
+/** What is derived from an entry: some port of this direction, identity and protocol is open, so fragments may wait for their first. */
+const somePort = { port: 0, portPrefixLen: 0, ruleId: reservedRule.none };
+
+/** One for each direction, identity and protocol. */
+function withSomePort(entries: readonly PolicyEntry[]): readonly PolicyEntry[] {
+  if (entries.length <= 1) return entries;
   const seen = new Set<number>();
-  const derived: PolicyEntry[] = [];
-  for (const entry of entries) {
+  return entries.filter((entry) => {
     const key = (entry.identity * 2 + directions.indexOf(entry.direction)) * 256 + entry.protocol;
-    if (seen.has(key)) continue;
-    seen.add(key);
-    derived.push({ ...entry, port: 0, portPrefixLen: 0, ruleId: reservedRule.none });
-  }
-  return derived;
+    return seen.size < seen.add(key).size;
+  });
 }
 
 /** policyKey and policyValue, written field by field: a policy may have many thousand entries. */
@@ -183,15 +182,16 @@ function writeEntry(
   entry: PolicyEntry,
   space: number,
 ): void {
-  if (entry.portPrefixLen < 0 || entry.portPrefixLen > 16 || (entry.protocol === 0 && entry.portPrefixLen !== 0)) {
+  const { port, portPrefixLen, ruleId } = space === POLICY_ANY_PORT ? somePort : entry;
+  if (portPrefixLen < 0 || portPrefixLen > 16 || (entry.protocol === 0 && portPrefixLen !== 0)) {
     throw new SluiceError({
       code: 'invalid_argument',
       operation: 'encode policy entry',
-      object: `protocol ${entry.protocol} port ${entry.port}/${entry.portPrefixLen}`,
+      object: `protocol ${entry.protocol} port ${port}/${portPrefixLen}`,
       what: 'a port needs a protocol, and its prefix has 0 to 16 bits',
     });
   }
-  const prefixLen = POLICY_EXACT_BITS + (entry.protocol === 0 ? 0 : 8 + entry.portPrefixLen);
+  const prefixLen = POLICY_EXACT_BITS + (entry.protocol === 0 ? 0 : 8 + portPrefixLen);
   const key = policyKey.fields;
   const keyAt = index * policyKey.size;
   views.key.setUint32(keyAt + key.prefixLen[2], prefixLen, true);
@@ -199,10 +199,10 @@ function writeEntry(
   views.key.setUint32(keyAt + key.identity[2], entry.identity, true);
   views.key.setUint8(keyAt + key.direction[2], directions.indexOf(entry.direction) + space);
   views.key.setUint8(keyAt + key.protocol[2], entry.protocol);
-  views.key.setUint16(keyAt + key.port[2], entry.port & (0xffff << (16 - entry.portPrefixLen)) & 0xffff);
+  views.key.setUint16(keyAt + key.port[2], port & (0xffff << (16 - portPrefixLen)) & 0xffff);
   const value = policyValue.fields;
   const valueAt = index * policyValue.size;
-  views.value.setUint32(valueAt + value.ruleId[2], entry.ruleId, true);
+  views.value.setUint32(valueAt + value.ruleId[2], ruleId, true);
   views.value.setUint8(valueAt + value.action[2], ACTION_ALLOW);
   views.value.setUint8(valueAt + value.prefixLen[2], prefixLen);
 }
@@ -228,6 +228,12 @@ function portPrefixLenOf(prefixLen: number): number {
 
 function slice(rows: Uint8Array, index: number, size: number): Uint8Array {
   return rows.subarray(index * size, (index + 1) * size);
+}
+
+/** Little endian. A DataView costs more than a few of these. */
+function uint32At(bytes: Uint8Array, at: number): number {
+  const byte = (i: number): number => bytes[at + i] ?? 0;
+  return (byte(0) | (byte(1) << 8) | (byte(2) << 16) | (byte(3) << 24)) >>> 0;
 }
 
 function viewOf(bytes: Uint8Array): DataView {

@@ -127,7 +127,12 @@ export function compileRule(
 
 /** The policies that select the endpoint, by name. */
 export function policiesOf(endpoint: PolicyEndpoint, policies: PolicyIndex): PolicyNode[] {
-  return policies.inNamespace(endpoint.namespace).filter((policy) => matchesSelector(policy.subject, endpoint.labels));
+  return policiesAmong(policies.inNamespace(endpoint.namespace), endpoint);
+}
+
+/** Of the policies of its namespace those that select the endpoint. */
+export function policiesAmong(policies: readonly PolicyNode[], { labels }: PolicyEndpoint): PolicyNode[] {
+  return policies.filter((policy) => matchesSelector(policy.subject, labels));
 }
 
 /** Answers the port names that no destination of the rule has. */

@@ -48,11 +48,12 @@ describe('PodPolicyCompiler', () => {
         else index.delete(metadata?.namespace ?? '', metadata?.name ?? '');
         for (const pod of world.pods) {
           const whole = compileEndpointPolicy(endpointOfPod(pod), index, view, ruleIds);
-          const compiled = compiler.compile(pod, index, view);
+          const policiesHere = index.inNamespace(pod.metadata?.namespace ?? '');
+          const compiled = compiler.compile(pod, policiesHere, view);
           const { change, entries, ...policy } = compiled;
           assert.equal(entries.length, whole.entries.length);
           if (looked) assert.deepEqual({ ...policy, entries: entries.items }, whole);
-          assert.equal(compiler.compile(pod, index, view), compiled);
+          assert.equal(compiler.compile(pod, policiesHere, view), compiled);
           const earlier = before.get(pod);
           if (earlier !== undefined && earlier !== compiled) changed++;
           if (change !== undefined && earlier !== compiled) {

@@ -13,7 +13,7 @@ import {
   compileRule,
   distinctEntries,
   endpointOfPod,
-  policiesOf,
+  policiesAmong,
   type CompiledRule,
   type EndpointPolicy,
   type PolicyEndpoint,
@@ -22,7 +22,6 @@ import {
 import { EntryList } from './entry-list.ts';
 import type { IdentityId, NamedPort } from './identity.ts';
 import type { PeerNode, PolicyNode, RuleNode } from './node.ts';
-import type { PolicyIndex } from './policy-index.ts';
 import type { RuleIds } from './rule-id.ts';
 import type { Identities, IdentityView, KeptAnswer } from './select.ts';
 
@@ -52,15 +51,15 @@ export class PodPolicyCompiler {
     this.#enforcement = enforcement;
   }
 
-  compile(pod: Pod, index: PolicyIndex, view: IdentityView): CompiledPolicy {
-    const policies = index.inNamespace(pod.metadata?.namespace ?? '');
+  /** `policies`: all of the pod's namespace; the same array while none of them changes. */
+  compile(pod: Pod, policies: readonly PolicyNode[], view: IdentityView): CompiledPolicy {
     const memory = this.#known.get(pod);
     const known = memory?.last;
     const onlyPeers = known?.policies === policies && known.view === view && known.hosts === view.hosts;
     if (onlyPeers && isCurrent(known)) return known.result;
     // What a failure leaves half changed is not to be taken for current.
     if (memory !== undefined) memory.last = undefined;
-    const last = onlyPeers && this.#amend(known) ? known : this.#whole(pod, index, view, known);
+    const last = onlyPeers && this.#amend(known) ? known : this.#whole(pod, policies, view, known);
     // A new value of a weak map costs every garbage collection that follows.
     if (memory === undefined) this.#known.set(pod, { last });
     else memory.last = last;
@@ -81,10 +80,9 @@ export class PodPolicyCompiler {
     return true;
   }
 
-  #whole(pod: Pod, index: PolicyIndex, view: IdentityView, known: Compiled | undefined): Compiled {
+  #whole(pod: Pod, policies: readonly PolicyNode[], view: IdentityView, known: Compiled | undefined): Compiled {
     const endpoint = known?.endpoint ?? endpointOfPod(pod);
-    const policies = index.inNamespace(endpoint.namespace);
-    const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, index);
+    const applied = known?.policies === policies ? known.applied : this.#applied(endpoint, policies);
     const before = new Map(known?.view === view ? known.rules.map((recorded) => [recorded.rule, recorded]) : []);
     const rules = applied.flatMap((policy) =>
       policy.rules.map((rule) => {
@@ -99,8 +97,8 @@ export class PodPolicyCompiler {
     return { endpoint, policies, applied, view, revision, hosts, rules, result };
   }
 
-  #applied(endpoint: PolicyEndpoint, index: PolicyIndex): readonly PolicyNode[] {
-    return this.#enforcement === 'never' ? [] : policiesOf(endpoint, index);
+  #applied(endpoint: PolicyEndpoint, policies: readonly PolicyNode[]): readonly PolicyNode[] {
+    return this.#enforcement === 'never' ? [] : policiesAmong(policies, endpoint);
   }
 
   #record(policy: PolicyNode, rule: RuleNode, endpoint: PolicyEndpoint, view: IdentityView): RecordedRule {
