@@ -101,7 +101,6 @@ export interface PolicyReconcilerDeps {
 
 export class PolicyReconciler {
   readonly ruleIds = new RuleIds();
-  readonly #compiler: PodPolicyCompiler;
   readonly #deps: PolicyReconcilerDeps;
   readonly #runner: BoundedRunner;
   readonly #identities: IdentityAssignment;
@@ -122,7 +121,6 @@ export class PolicyReconciler {
 
   constructor(deps: PolicyReconcilerDeps) {
     this.#deps = deps;
-    this.#compiler = new PodPolicyCompiler(this.ruleIds, deps.enforcement);
     for (const record of deps.endpoints()) this.#adopt(record.endpointId);
     this.#identities = new IdentityAssignment({
       clock: deps.clock,
@@ -297,7 +295,8 @@ export class PolicyReconciler {
   }
 
   #hold(endpointId: number): Held {
-    const held = { pod: undefined, written: undefined, wanted: undefined, policies: undefined };
+    const compiler = new PodPolicyCompiler(this.ruleIds, this.#deps.enforcement);
+    const held = { compiler, pod: undefined, written: undefined, wanted: undefined, policies: undefined };
     this.#held.set(endpointId, held);
     return held;
   }
@@ -334,7 +333,7 @@ export class PolicyReconciler {
   }
 
   #wanted({ pod, policies, audit, held }: LocalPod): Wanted {
-    const compiled = this.#compiler.compile(pod, policies, this.#view);
+    const compiled = held.compiler.compile(pod, policies, this.#view);
     if (held.wanted?.compiled === compiled && held.wanted.audit === audit) return held.wanted;
     const { isolated, entries, diagnostics, change } = compiled;
     held.wanted = { isolated, entries, diagnostics, change, audit, compiled };
@@ -433,6 +432,7 @@ interface LocalPod {
 
 /** What is kept of an endpoint from run to run. */
 interface Held {
+  readonly compiler: PodPolicyCompiler;
   /** As the API had it last. */
   pod: Pod | undefined;
   /** What is in force; undefined while it drops everything. */

@@ -100,18 +100,18 @@ export class IpcacheTable {
 
   /** The ipBlock prefixes in use, in any text form; texts that are no prefix are left out. `keepOthers`: those of before too. */
   setPrefixes(texts: Iterable<string>, { keepOthers = false } = {}): void {
-    const wanted = new Set<string>();
+    const wanted = keepOthers ? undefined : new Set<string>();
     const come = new Map<string, IpPrefix>();
     for (const text of texts) {
       // Mostly they are canonical, and known.
       const isKnown = this.#prefixes.get(text) !== undefined;
       const prefix = isKnown ? undefined : parsePrefix(text);
       const canonical = prefix === undefined ? text : formatPrefix(prefix);
-      wanted.add(canonical);
+      wanted?.add(canonical);
       if (prefix !== undefined && this.#prefixes.get(canonical) === undefined) come.set(canonical, prefix);
     }
     const gone = new Map<string, IpPrefix>();
-    if (!keepOthers) {
+    if (wanted !== undefined) {
       for (const text of this.#prefixes.texts()) {
         const prefix = wanted.has(text) ? undefined : this.#prefixes.get(text);
         if (prefix !== undefined) gone.set(text, prefix);

@@ -37,7 +37,7 @@ describe('PodPolicyCompiler', () => {
       });
       const index = new PolicyIndex(world.policies);
       const ruleIds = new RuleIds();
-      const compiler = new PodPolicyCompiler(ruleIds);
+      const compilers = new Map(world.pods.map((pod) => [pod, new PodPolicyCompiler(ruleIds)]));
       const before = new Map<Pod, CompiledPolicy>();
       for (const { identities, policy, looked } of [...steps, lastStep]) {
         for (const number of identities) toggle(descriptors[number], present, allocator);
@@ -46,7 +46,7 @@ describe('PodPolicyCompiler', () => {
         if (one !== undefined && index.get(metadata?.namespace ?? '', metadata?.name ?? '') === undefined)
           index.set(one);
         else index.delete(metadata?.namespace ?? '', metadata?.name ?? '');
-        for (const pod of world.pods) {
+        for (const [pod, compiler] of compilers) {
           const whole = compileEndpointPolicy(endpointOfPod(pod), index, view, ruleIds);
           const policiesHere = index.inNamespace(pod.metadata?.namespace ?? '');
           const compiled = compiler.compile(pod, policiesHere, view);

@@ -1,5 +1,5 @@
 /**
- * Policies of pods, compiled anew only as far as something changed that they depend on. The same result as
+ * The policy of a pod, compiled anew only as far as something changed that it depends on. The same result as
  * compileEndpointPolicy's; with the same pod, the same policies in its namespace and the same answers about identities as
  * before, the very object that was given before.
  *
@@ -41,10 +41,11 @@ export interface CompiledPolicy extends Omit<EndpointPolicy, 'entries'> {
   readonly change: PolicyChange | undefined;
 }
 
+/** One for each endpoint. */
 export class PodPolicyCompiler {
-  readonly #known = new WeakMap<Pod, { last: Compiled | undefined }>();
   readonly #ruleIds: RuleIds;
   readonly #enforcement: EnforcementMode;
+  #last: Compiled | undefined;
 
   constructor(ruleIds: RuleIds, enforcement: EnforcementMode = 'default') {
     this.#ruleIds = ruleIds;
@@ -53,16 +54,13 @@ export class PodPolicyCompiler {
 
   /** `policies`: all of the pod's namespace; the same array while none of them changes. */
   compile(pod: Pod, policies: readonly PolicyNode[], view: IdentityView): CompiledPolicy {
-    const memory = this.#known.get(pod);
-    const known = memory?.last;
+    const known = this.#last?.pod === pod ? this.#last : undefined;
     const onlyPeers = known?.policies === policies && known.view === view && known.hosts === view.hosts;
     if (onlyPeers && isCurrent(known)) return known.result;
     // What a failure leaves half changed is not to be taken for current.
-    if (memory !== undefined) memory.last = undefined;
+    this.#last = undefined;
     const last = onlyPeers && this.#amend(known) ? known : this.#whole(pod, policies, view, known);
-    // A new value of a weak map costs every garbage collection that follows.
-    if (memory === undefined) this.#known.set(pod, { last });
-    else memory.last = last;
+    this.#last = last;
     return last.result;
   }
 
@@ -94,7 +92,7 @@ export class PodPolicyCompiler {
     const { hosts, revision } = view;
     const { isolated, entries, diagnostics } = assemble(applied, rules, hosts, this.#enforcement);
     const result = { isolated, diagnostics, entries: EntryList.of(entries), change: undefined };
-    return { endpoint, policies, applied, view, revision, hosts, rules, result };
+    return { pod, endpoint, policies, applied, view, revision, hosts, rules, result };
   }
 
   #applied(endpoint: PolicyEndpoint, policies: readonly PolicyNode[]): readonly PolicyNode[] {
@@ -133,6 +131,7 @@ export class PodPolicyCompiler {
 }
 
 interface Compiled {
+  readonly pod: Pod;
   readonly endpoint: PolicyEndpoint;
   /** Of its namespace. */
   readonly policies: readonly PolicyNode[];
