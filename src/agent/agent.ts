@@ -35,6 +35,7 @@ import { EndpointInspection } from './endpoint-inspection.ts';
 import { EndpointTable } from './endpoint-lifecycle.ts';
 import { EndpointStore } from './endpoint-store.ts';
 import { buildHealthServer, parseListenAddress } from './health.ts';
+import { collectYoungGarbage } from './garbage.ts';
 import { HookWatch } from './hook-watch.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { mountBpffs, openKernelParts, type KernelParts } from './kernel-parts.ts';
@@ -358,6 +359,7 @@ function policyReconciler(
     onRun: (outcome, durationMs) => {
       metrics.policyRuns.inc({ outcome });
       metrics.policyDuration.observe(durationMs / 1000);
+      collectYoungGarbage();
     },
   });
 }

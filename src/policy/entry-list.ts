@@ -9,7 +9,7 @@ import { mergeEntries, withoutIdentities, type PolicyEntry } from './compile.ts'
 import type { IdentityId } from './identity.ts';
 
 /** Beyond it a list is written out at once. */
-const fewChanges = 16;
+const fewChanges = 32;
 const nobody: ReadonlySet<IdentityId> = new Set();
 
 export class EntryList {
