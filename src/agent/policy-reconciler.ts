@@ -60,7 +60,7 @@ import {
 /** The part of src/datapath's Datapath that policy needs. */
 export interface PolicyMaps {
   setPolicy(endpointId: number, policy: ProgrammedPolicy): void;
-  /** Endpoint id → entries that it gets, one after the other, where none is that matches the same. Judges nothing anew. All or nothing. */
+  /** By endpoint id: entries that it gets, one after the other, where none is that matches the same. All or nothing. Judges nothing anew. */
   extendPolicies(additions: ReadonlyMap<number, readonly PolicyEntry[]>): void;
   /** Takes away the entries of identities that no address has. Judges nothing anew. */
   forgetIdentities(endpointId: number, identities: ReadonlySet<number>): void;

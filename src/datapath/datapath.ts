@@ -237,7 +237,10 @@ export class Datapath implements Disposable {
     this.#policies.commit(endpointId, policyId, image);
   }
 
-  /** Adds entries (by endpoint id) to the policies in force. Of identities that no address has: then nobody's verdict changes, and no connection is judged again. */
+  /**
+   * Adds entries (by endpoint id) to the policies in force, of identities that no address has: nobody's verdict changes, so no
+   * connection is judged again. All or nothing.
+   */
   extendPolicies(additions: ReadonlyMap<number, readonly PolicyEntry[]>): void {
     this.#policies.extend(additions);
   }
