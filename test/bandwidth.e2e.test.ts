@@ -317,17 +317,16 @@ describe('bandwidth limits, in a lab', () => {
   it('puts back what a process in the pod removes, and says so', async () => {
     const { netns } = await detail('a');
     using netlink = RtNetlink.open(netns);
+    const inKernel = async (): Promise<boolean> => {
+      const own = (await limits()).filter(isOf('a'));
+      return own.length === 2 && own.every(({ mechanism }) => mechanism !== undefined);
+    };
     const repaired = async (what: string): Promise<void> => {
+      await waitFor('both limits', inKernel, { timeoutMs: 20_000 * slowness });
       await waitFor(
         `an event that tells of "${what}"`,
         async () => (await eventsOf('a')).some((text) => text.startsWith('NetworkRepaired') && text.includes(what)),
         patience,
-      );
-      const own = (await limits()).filter(isOf('a'));
-      assert.equal(own.length, 2);
-      assert.ok(
-        own.every(({ mechanism }) => mechanism !== undefined),
-        JSON.stringify(own),
       );
     };
     // One after the other: the agent may look between two changes, and then tells of each.

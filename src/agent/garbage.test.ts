@@ -17,6 +17,8 @@ for (let i = 0; i < 5; i++) {
   collectYoungGarbage();
   await new Promise((resolve) => setTimeout(resolve, 10));
 }
+// The observer is told in the turn of the event loop after the collection.
+await new Promise((resolve) => setTimeout(resolve, 10));
 console.log(minor);
 `;
 

@@ -199,6 +199,10 @@ function policyObject(namespace: NamespaceName, name: string, spec: NetworkPolic
   return { metadata: { namespace, name, uid: `${namespace}-${name}-${JSON.stringify(spec).length}` }, spec };
 }
 
+function egressTo(cidr: string): NetworkPolicySpec {
+  return { podSelector: {}, policyTypes: ['Egress'], egress: [{ to: [{ ipBlock: { cidr } }] }] };
+}
+
 /** A reconciler over the maps, and a way to run it once. */
 function reconcilerOf(world: World, maps: MemoryMaps) {
   const stop = new AbortController();
@@ -478,16 +482,10 @@ describe('the policy reconciler', () => {
   it('cuts no flow that stays allowed when an ipBlock splits the addresses of another policy', async () => {
     const world = new World();
     const maps = new MemoryMaps();
-    const everywhere = {
-      podSelector: {},
-      policyTypes: ['Egress'],
-      egress: [{ to: [{ ipBlock: { cidr: '0.0.0.0/0' } }] }],
-    };
-    world.become({ policies: [everywhere], apps: ['a', 'b'] });
+    world.become({ policies: [egressTo('0.0.0.0/0')], apps: ['a', 'b'] });
     const { once } = reconcilerOf(world, maps);
     await once();
-    const hole = { podSelector: {}, policyTypes: ['Egress'], egress: [{ to: [{ ipBlock: { cidr: '10.1.0.0/16' } }] }] };
-    world.become({ policies: [everywhere, hole], apps: ['a', 'b'] });
+    world.become({ policies: [egressTo('0.0.0.0/0'), egressTo('10.1.0.0/16')], apps: ['a', 'b'] });
     maps.onWrite = () => assert(maps.allowed().has('demo 10.1.1.1 egress'));
     const writes = maps.writes;
     await once();
@@ -498,13 +496,8 @@ describe('the policy reconciler', () => {
   it('takes the new identity into the other policies although one has no room for it', () => {
     const world = new World();
     const maps = new MemoryMaps();
-    const everywhere = {
-      podSelector: {},
-      policyTypes: ['Egress'],
-      egress: [{ to: [{ ipBlock: { cidr: '0.0.0.0/0' } }] }],
-    };
-    const cluster = { others: [everywhere], apps: ['a', 'b'], both: true };
-    world.become({ ...cluster, policies: [everywhere] });
+    const cluster = { others: [egressTo('0.0.0.0/0')], apps: ['a', 'b'], both: true };
+    world.become({ ...cluster, policies: [egressTo('0.0.0.0/0')] });
     const { reconciler } = reconcilerOf(world, maps);
     reconciler.runNow();
     const extend = maps.extendPolicies.bind(maps);
@@ -513,8 +506,7 @@ describe('the policy reconciler', () => {
       throw new SluiceError({ code: 'limit_exceeded', operation: 'write', object: 'policy', what: 'no room' });
     };
     maps.onWrite = () => assert(maps.allowed().has('demo 10.1.1.1 egress'));
-    const hole = { podSelector: {}, policyTypes: ['Egress'], egress: [{ to: [{ ipBlock: { cidr: '10.1.0.0/16' } }] }] };
-    world.become({ ...cluster, policies: [everywhere, hole] });
+    world.become({ ...cluster, policies: [egressTo('0.0.0.0/0'), egressTo('10.1.0.0/16')] });
     assert.throws(() => reconciler.runNow(), /1 endpoints could not be written, the first is 8/);
     maps.extendPolicies = extend;
     reconciler.runNow();

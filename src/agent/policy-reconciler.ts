@@ -340,20 +340,21 @@ export class PolicyReconciler {
     return held.wanted;
   }
 
-  #write(one: LocalPod, { isolated, entries, audit, change }: WantedPolicy): void {
+  #write(one: LocalPod, wanted: WantedPolicy): void {
     const { held, record } = one;
     const { written } = held;
-    const policy = { isolated, entries, audit, change };
+    const { isolated, entries, audit } = wanted;
+    const policy = { isolated, entries, audit };
     if (written?.ours === true && samePolicy(written, policy)) {
       // The list of now: the next look at it is short.
-      if (written.entries !== entries) held.written = { isolated, entries, audit, ours: true };
+      if (written.entries !== entries) held.written = { ...policy, ours: true };
       return;
     }
     this.#attempt(one, () => {
-      const gone = written?.ours === true ? this.#goneIdentities(written, policy) : undefined;
-      if (gone === undefined) this.#setPolicy(one, { isolated, entries, audit });
+      const gone = written?.ours === true ? this.#goneIdentities(written, wanted) : undefined;
+      if (gone === undefined) this.#setPolicy(one, policy);
       else this.#deps.maps.forgetIdentities(record.endpointId, gone);
-      return { isolated, entries, audit, ours: true };
+      return { ...policy, ours: true };
     });
   }
 
